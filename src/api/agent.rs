@@ -1,0 +1,246 @@
+//! `AgentDeployment`: what a user applies.
+
+use std::collections::BTreeMap;
+
+use kube::core::Duration;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{AgentDeploymentStatus, LaunchPlanSpec, Metrics, rules, schema};
+
+/// An agent: what it runs, how it serves and how a new revision of it is launched.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "sluice.dev",
+    version = "v1alpha1",
+    kind = "AgentDeployment",
+    namespaced,
+    shortname = "agd",
+    category = "all",
+    status = "AgentDeploymentStatus",
+    derive = "PartialEq",
+    doc = "An AI agent that is launched through gates and taken back when a trigger fires.",
+    scale(
+        spec_replicas_path = ".spec.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
+    printcolumn(name = "Stable", type_ = "string", json_path = ".status.summary.stable", description = "Revision that owns the traffic"),
+    printcolumn(name = "Canary", type_ = "string", json_path = ".status.summary.canary", description = "Revision that is being launched"),
+    printcolumn(name = "Stage", type_ = "string", json_path = ".status.summary.stage", description = "Stage of the launch"),
+    printcolumn(name = "Weight", type_ = "string", json_path = ".status.summary.weight", description = "Share of the traffic that the canary gets"),
+    printcolumn(name = "Verdict", type_ = "string", json_path = ".status.summary.verdict", description = "What the stage's gates say"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.summary.reason", description = "Why, with numbers"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = rules::agent_name()
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = rules::has_port())]
+#[x_kube(validation = rules::shares_need_a_gateway())]
+#[x_kube(validation = rules::gates_name_metrics())]
+#[x_kube(validation = rules::triggers_name_metrics())]
+#[x_kube(validation = rules::rates_need_a_floor())]
+pub struct AgentDeploymentSpec {
+    /// How many pods all the traffic needs. 1 when absent. Not part of the revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub replicas: Option<i32>,
+    /// The agent's pods.
+    pub template: PodTemplate,
+    /// ConfigMaps that make the agent behave as it does. They are frozen into the revision and mounted; an edit starts a launch.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub config: Vec<ConfigSource>,
+    /// The container port that serves. The template's first containerPort when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: Option<i32>,
+    /// Asks for HTTP probes on the first container where the template has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
+    /// Who moves the traffic. Without it the agent's Service alone moves, from 0 to 100 %.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<Traffic>,
+    /// How the agent is measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<Metrics>,
+    /// How a launch is judged. The built-in plan `basic` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub launch: Option<LaunchPlanSpec>,
+    /// Holds the launch where it is. Triggers still roll back, and deadlines stand still.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<bool>,
+    /// How many former stable revisions are kept. 5 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 20))]
+    pub revision_history_limit: Option<i32>,
+}
+
+/// A pod template: all of Kubernetes' fields, checked by a dry run before a launch begins.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
+pub struct PodTemplate {
+    /// Labels and annotations of the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<TemplateMetadata>,
+    /// The pods' spec.
+    pub spec: TemplateSpec,
+    /// Everything else, carried as it is.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub rest: serde_json::Map<String, serde_json::Value>,
+}
+
+/// Labels and annotations of the pods.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
+#[x_kube(validation = Rule::new("!has(self.labels) || !self.labels.exists(k, k.startsWith('sluice.dev/'))").message("labels of sluice.dev/ are Sluice's own: remove them").field_path(".labels"))]
+pub struct TemplateMetadata {
+    /// Labels of the pods; those of `sluice.dev/` are Sluice's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::string_map")]
+    pub labels: Option<BTreeMap<String, String>>,
+    /// Annotations of the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::string_map")]
+    pub annotations: Option<BTreeMap<String, String>>,
+    /// Everything else, carried as it is.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub rest: serde_json::Map<String, serde_json::Value>,
+}
+
+/// The pods' spec; fields that no rule needs are not listed here and are carried as they are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
+pub struct TemplateSpec {
+    /// The containers; the first one is the agent.
+    #[schemars(length(min = 1, max = 32))]
+    pub containers: Vec<Container>,
+    /// Everything else, carried as it is.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub rest: serde_json::Map<String, serde_json::Value>,
+}
+
+/// A container; fields that no rule needs are not listed here and are carried as they are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
+pub struct Container {
+    /// Name of the container.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// Image of the container.
+    #[schemars(length(min = 1, max = 512))]
+    pub image: String,
+    /// Ports of the container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub ports: Option<Vec<ContainerPort>>,
+    /// Everything else, carried as it is.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub rest: serde_json::Map<String, serde_json::Value>,
+}
+
+/// A port of a container.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
+pub struct ContainerPort {
+    /// Number of the port.
+    #[schemars(range(min = 1, max = 65535))]
+    pub container_port: i32,
+    /// Everything else, carried as it is.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub rest: serde_json::Map<String, serde_json::Value>,
+}
+
+/// A ConfigMap that is part of the revision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigSource {
+    /// Name of this part of the configuration, such as `prompt`.
+    #[schemars(
+        length(min = 1, max = 40),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    )]
+    pub name: String,
+    /// The ConfigMap, in the agent's namespace.
+    pub config_map_ref: ConfigMapRef,
+    /// Where the agent finds it, an absolute path. Not mounted when absent: it still makes the revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 512), regex(pattern = r"^/[^:]+$"))]
+    pub mount_path: Option<String>,
+}
+
+/// Names a ConfigMap.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ConfigMapRef {
+    /// Name of the ConfigMap.
+    #[schemars(length(min = 1, max = 190))]
+    pub name: String,
+}
+
+/// HTTP probes for a template that has none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Health {
+    /// Path of the liveness probe. `/healthz` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256), regex(pattern = "^/"))]
+    pub liveness_path: Option<String>,
+    /// Path of the readiness probe. `/readyz` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256), regex(pattern = "^/"))]
+    pub readiness_path: Option<String>,
+}
+
+/// Who moves the traffic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Traffic {
+    /// A Gateway API gateway: Sluice renders an HTTPRoute of the agent's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<Gateway>,
+}
+
+/// The gateways that the agent's HTTPRoute attaches to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Gateway {
+    /// The gateways.
+    #[schemars(length(min = 1, max = 8))]
+    pub parent_refs: Vec<ParentRef>,
+    /// Host names of the agent. All of the gateway's when absent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 253)))]
+    pub hostnames: Vec<String>,
+}
+
+/// A gateway, by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ParentRef {
+    /// Name of the Gateway.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Namespace of the Gateway. The agent's when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: Option<String>,
+    /// Listener of the Gateway. All when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub section_name: Option<String>,
+}
+
+/// `kube::core::Duration` as a plain duration; negative ones never pass the schema and count as zero.
+pub fn span(duration: &Duration) -> std::time::Duration {
+    if duration.is_negative() {
+        std::time::Duration::ZERO
+    } else {
+        (*duration).into()
+    }
+}

@@ -1,0 +1,58 @@
+//! The resources that users write and read: typed fields, the rules the API server checks, defaults, conditions.
+//!
+//! Field docs here are the users' reference (they become the CRD's descriptions). Nothing in this folder decides,
+//! talks to a cluster or reads a clock.
+
+mod agent;
+mod amount;
+pub mod conditions;
+mod defaults;
+mod metrics;
+mod plan;
+mod rules;
+pub mod schema;
+mod status;
+
+pub use agent::*;
+pub use amount::{Amount, AmountError};
+pub use defaults::*;
+pub use metrics::*;
+pub use plan::*;
+pub use status::*;
+
+/// API group of every kind, and prefix of every label and annotation.
+pub const GROUP: &str = "sluice.dev";
+/// Label: name of the agent that an object or pod belongs to.
+pub const AGENT_LABEL: &str = "sluice.dev/agent";
+/// Label: hash of the revision that an object or pod belongs to.
+pub const REVISION_LABEL: &str = "sluice.dev/revision";
+/// Label value of `app.kubernetes.io/managed-by` on everything Sluice owns.
+pub const MANAGED_BY: &str = "sluice";
+
+/// Annotations that Sluice writes on a route (or Service) in the very write that changes its weight.
+pub mod annotations {
+    /// Id of the launch that wrote the weight.
+    pub const LAUNCH: &str = "sluice.dev/launch";
+    /// Hash of the revision that the decision is about.
+    pub const REVISION: &str = "sluice.dev/decided-revision";
+    /// `RollBack`, or absent while a launch climbs.
+    pub const DECISION: &str = "sluice.dev/decision";
+    /// Why, as `Reason: message`.
+    pub const REASON: &str = "sluice.dev/reason";
+    /// When the controller decided, RFC 3339.
+    pub const DECIDED_AT: &str = "sluice.dev/decided-at";
+    /// Epoch of the leader that wrote it.
+    pub const EPOCH: &str = "sluice.dev/epoch";
+}
+
+/// The first ten hexadecimal digits of a digest: long enough for the revisions of an agent, short enough for names.
+pub fn short_hex(digest: &[u8]) -> String {
+    use std::fmt::Write as _;
+    digest
+        .iter()
+        .take(5)
+        .fold(String::with_capacity(10), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}"); // writing to a String cannot fail
+            text
+        })
+}

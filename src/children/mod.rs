@@ -1,0 +1,1 @@
+//! The objects an agent owns, as pure builders.

@@ -1,0 +1,197 @@
+//! Everything the core may look at, and everything it may ask for. Plain values: no client, no clock, no floats.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::jiff::Timestamp;
+
+use crate::api::{Outcome, State, Verdict};
+
+/// What was seen of the cluster in one pass.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Observation {
+    /// Name of the agent.
+    pub agent: String,
+    /// The revision that the spec asks for.
+    pub wanted: WantedRevision,
+    /// Pods that all the traffic needs.
+    pub replicas: i32,
+    /// The agent is paused.
+    pub paused: bool,
+    /// How many trusted revisions are kept.
+    pub history_limit: usize,
+    /// Pods by revision hash. A revision without objects is absent.
+    pub pods: BTreeMap<String, Pods>,
+    /// The agent's route.
+    pub route: Route,
+    /// Which revision the agent's Service selects, if it exists and selects one.
+    pub service: Option<String>,
+    /// A decision that was written on the route or the Service together with a weight.
+    pub decision: Option<Decision>,
+    /// What the metrics say of the canary, by gate (of the current stage) and by trigger.
+    pub measured: BTreeMap<CheckName, Measured>,
+}
+
+/// The revision that the spec asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum WantedRevision {
+    /// The hash; Kubernetes accepts its template.
+    Known(String),
+    /// It is known but cannot be launched: the template is refused. Reason and message with the mend.
+    Refused {
+        /// Hash of the revision.
+        revision: String,
+        /// A word for conditions.
+        reason: String,
+        /// What to mend.
+        message: String,
+    },
+    /// It cannot be known: a ConfigMap is missing, the plan is wrong. Reason and message with the mend.
+    Unknown {
+        /// A word for conditions.
+        reason: String,
+        /// What to mend.
+        message: String,
+    },
+}
+
+/// The pods of one revision.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Pods {
+    /// How many the Deployment asks for.
+    pub size: i32,
+    /// How many are ready and not being deleted.
+    pub ready: i32,
+    /// Since when all of `size` are ready without interruption. `None` when they are not.
+    pub all_ready_since: Option<Timestamp>,
+    /// Container restarts by pod.
+    pub restarts: BTreeMap<String, i32>,
+    /// A container waits in `CrashLoopBackOff`: which.
+    pub crash_loop: Option<String>,
+    /// A container's image cannot be pulled: which, and why.
+    pub image_pull: Option<String>,
+}
+
+/// The agent's route.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Route {
+    /// The agent has no gateway.
+    NotUsed,
+    /// It should have a route, and has none yet.
+    Missing,
+    /// It cannot be read or used: why.
+    Unusable(String),
+    /// The route, as the API server holds it.
+    Seen {
+        /// Who gets the traffic.
+        shares: Shares,
+        /// Whether the gateway has taken this very version of it.
+        programmed: Programmed,
+    },
+}
+
+/// Who gets the traffic of a route.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Shares {
+    /// The agent's Service gets everything.
+    AtRest,
+    /// Two revision Services, with the canary's share in percent.
+    Split {
+        /// Hash of the stable revision.
+        stable: String,
+        /// Hash of the canary.
+        canary: String,
+        /// The canary's share, 0 to 100.
+        weight: i32,
+    },
+    /// Something that Sluice did not write.
+    Foreign(String),
+}
+
+/// Whether the gateway has taken the route.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Programmed {
+    /// Accepted and resolved, for the current generation.
+    Yes,
+    /// Not yet answered for the current generation.
+    Pending,
+    /// Refused, and why.
+    Refused(String),
+}
+
+/// A decision as it is written on the route: no crash and no stale cache can undo it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Decision {
+    /// Id of the launch.
+    pub launch: String,
+    /// Hash of the revision that is taken back.
+    pub revision: String,
+    /// How the launch ends.
+    pub outcome: Outcome,
+    /// A word for conditions.
+    pub reason: String,
+    /// Why, with numbers.
+    pub message: String,
+    /// When it was decided.
+    pub at: Timestamp,
+}
+
+/// Names a gate of the current stage, or a trigger.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum CheckName {
+    /// A gate of the stage with this index.
+    Gate(i32, String),
+    /// A trigger.
+    Trigger(String),
+}
+
+/// What a metric says of the canary.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Measured {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// The numbers behind it.
+    pub message: String,
+    /// The instant of the sample; the data ends here.
+    pub sampled_at: Timestamp,
+}
+
+/// What one pass decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// What to remember.
+    pub state: State,
+    /// What the cluster should look like now.
+    pub wanted: Wanted,
+    /// What users and logs are told, in order.
+    pub events: Vec<Event>,
+    /// When to look again if nothing happens before; always later than `now`.
+    pub wake_at: Option<Timestamp>,
+}
+
+/// What the cluster should look like now. The shell makes it so, and decides nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Wanted {
+    /// Size of each revision that should have objects. A revision that is not named has its pods taken away.
+    pub sizes: BTreeMap<String, i32>,
+    /// Revisions whose objects are kept, with or without pods.
+    pub keep: BTreeSet<String>,
+    /// Who should get the route's traffic. `None` when the agent has no gateway, or must not be touched.
+    pub shares: Option<Shares>,
+    /// Which revision the agent's Service should select.
+    pub service: Option<String>,
+    /// The decision that a falling weight carries.
+    pub decision: Option<Decision>,
+    /// The canary's weight falls: act first, remember after.
+    pub falling: bool,
+}
+
+/// Something that users and logs are told once.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Event {
+    /// A word.
+    pub reason: &'static str,
+    /// A sentence with numbers.
+    pub message: String,
+    /// A warning, not a note.
+    pub warning: bool,
+}

@@ -1,0 +1,11 @@
+//! Sluice: launches AI agents on Kubernetes through gates that can fail a release, and takes a bad release back by itself.
+//!
+//! The folders and what each may import are in ARCHITECTURE.md; "why did it roll back?" is answered in [`launch`] alone.
+
+pub mod api;
+pub mod children;
+pub mod cli;
+pub mod launch;
+pub mod revision;
+pub mod signals;
+pub mod traffic;

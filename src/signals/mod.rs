@@ -1,0 +1,1 @@
+//! Where verdicts come from.

@@ -1,0 +1,3 @@
+//! What `make demo` and the cluster tests share.
+
+pub mod load;
