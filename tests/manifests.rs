@@ -51,25 +51,14 @@ fn without_indexes(path: &str) -> String {
 
 /// Every rule of a schema that an object reaches; of the whole schema without an object.
 fn rules(schema: &Value, object: Option<&Value>, path: &str, found: &mut BTreeSet<Place>) {
-    for rule in schema["x-kubernetes-validations"]
-        .as_array()
-        .into_iter()
-        .flatten()
-    {
+    for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
         let place = format!("{path}{}", rule["fieldPath"].as_str().unwrap_or_default());
         found.insert((place, rule["rule"].as_str().unwrap_or_default().to_owned()));
     }
     for (name, property) in structural::properties(schema) {
-        let path = if path.is_empty() {
-            name.clone()
-        } else {
-            format!("{path}.{name}")
-        };
+        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
         match object {
-            Some(object) => object
-                .get(name)
-                .into_iter()
-                .for_each(|child| rules(property, Some(child), &path, found)),
+            Some(object) => object.get(name).into_iter().for_each(|child| rules(property, Some(child), &path, found)),
             None => rules(property, None, &path, found),
         }
     }
@@ -95,11 +84,7 @@ fn good_manifests_and_samples_are_accepted() -> anyhow::Result<()> {
         let (problems, _) = judge(&schema, &manifest.object);
         ensure!(problems.is_empty(), "{}: {problems:#?}", manifest.file);
         let typed = serde_json::from_value::<AgentDeployment>(manifest.object);
-        ensure!(
-            typed.is_ok(),
-            "{}: our types refuse what the schema accepts: {typed:?}",
-            manifest.file
-        );
+        ensure!(typed.is_ok(), "{}: our types refuse what the schema accepts: {typed:?}", manifest.file);
     }
     Ok(())
 }
@@ -117,11 +102,7 @@ fn an_accepted_manifest_resolves_to_a_plan() -> anyhow::Result<()> {
 fn bad_manifests_are_refused_with_the_field_and_the_mend() -> anyhow::Result<()> {
     let schema = schema()?;
     for manifest in common::manifests("tests/manifests/bad")? {
-        ensure!(
-            !manifest.expect.is_empty(),
-            "{} expects nothing: add a line `# expect: …`",
-            manifest.file
-        );
+        ensure!(!manifest.expect.is_empty(), "{} expects nothing: add a line `# expect: …`", manifest.file);
         let (problems, _) = judge(&schema, &manifest.object);
         for text in &manifest.expect {
             let said = problems.iter().any(|problem| problem.contains(text.as_str()));
@@ -136,11 +117,7 @@ fn every_rule_refuses_a_bad_manifest_and_sees_a_good_one() -> anyhow::Result<()>
     let schema = schema()?;
     let mut all = BTreeSet::new();
     rules(&schema, None, "", &mut all);
-    ensure!(
-        all.len() > 30,
-        "only {} rules found: does this test still see them?",
-        all.len()
-    );
+    ensure!(all.len() > 30, "only {} rules found: does this test still see them?", all.len());
 
     let mut broken = BTreeSet::new();
     for manifest in common::manifests("tests/manifests/bad")? {
@@ -161,11 +138,7 @@ fn every_rule_refuses_a_bad_manifest_and_sees_a_good_one() -> anyhow::Result<()>
 #[test]
 fn every_rule_says_what_is_wrong_in_words() -> anyhow::Result<()> {
     fn walk(schema: &Value, silent: &mut Vec<String>) {
-        for rule in schema["x-kubernetes-validations"]
-            .as_array()
-            .into_iter()
-            .flatten()
-        {
+        for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
             if rule["message"].is_null() && rule["messageExpression"].is_null() {
                 silent.push(rule.to_string());
             }
@@ -242,18 +215,10 @@ fn a_revision_gets_no_default_from_the_schema_and_no_null() -> anyhow::Result<()
 #[test]
 fn enum_words_are_words_in_every_yaml() -> anyhow::Result<()> {
     fn walk(schema: &Value, wrong: &mut Vec<String>) {
-        let words = schema["enum"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str);
+        let words = schema["enum"].as_array().into_iter().flatten().filter_map(Value::as_str);
         let boolean = ["y", "n", "yes", "no", "on", "off", "null"];
         // the status of a condition is Kubernetes' own enum, and nobody writes it by hand
-        wrong.extend(
-            words
-                .filter(|word| boolean.contains(&word.to_ascii_lowercase().as_str()))
-                .map(str::to_owned),
-        );
+        wrong.extend(words.filter(|word| boolean.contains(&word.to_ascii_lowercase().as_str())).map(str::to_owned));
         structural::properties(schema).for_each(|(_, property)| walk(property, wrong));
         if schema["items"].is_object() {
             walk(&schema["items"], wrong);
@@ -287,19 +252,10 @@ fn a_full_status_survives_the_schema_and_our_types() -> anyhow::Result<()> {
     let (problems, _) = judge(&schema, &object);
     ensure!(problems.is_empty(), "{problems:#?}");
     let mut absent = Vec::new();
-    missing(
-        &schema["properties"]["status"],
-        &object["status"],
-        "status",
-        &mut absent,
-    );
+    missing(&schema["properties"]["status"], &object["status"], "status", &mut absent);
     ensure!(absent.is_empty(), "`full_status` lacks {absent:#?}");
     let typed: AgentDeployment = serde_json::from_value(object.clone())?;
-    ensure!(
-        serde_json::to_value(&typed.status)? == object["status"],
-        "{:#?}",
-        typed.status
-    );
+    ensure!(serde_json::to_value(&typed.status)? == object["status"], "{:#?}", typed.status);
     Ok(())
 }
 

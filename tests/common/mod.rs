@@ -85,36 +85,19 @@ pub async fn apply_crds(client: &Client) -> anyhow::Result<CustomResourceDefinit
         serde_norway::from_str(&std::fs::read_to_string(path("crds/agentdeployments.yaml"))?)?;
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     let params = PatchParams::apply(MANAGER).force().validation_strict();
-    let applied = api
-        .patch(&crd.name_any(), &params, &Patch::Apply(&crd))
-        .await
-        .context("the API server refuses the CRD")?;
-    wait_for(
-        &api,
-        &applied.name_any(),
-        "established",
-        Duration::from_secs(30),
-        conditions::is_crd_established(),
-    )
-    .await?;
+    let applied =
+        api.patch(&crd.name_any(), &params, &Patch::Apply(&crd)).await.context("the API server refuses the CRD")?;
+    wait_for(&api, &applied.name_any(), "established", Duration::from_secs(30), conditions::is_crd_established())
+        .await?;
     Ok(applied)
 }
 
 /// Makes a namespace with a name of its own, so that tests do not meet.
 pub async fn namespace(client: &Client, prefix: &str) -> anyhow::Result<String> {
     let suffix = RandomState::new().hash_one(prefix) & 0xffff_ffff; // seeded at random for every RandomState
-    let metadata = ObjectMeta {
-        name: Some(format!("{prefix}-{suffix:08x}")),
-        ..ObjectMeta::default()
-    };
+    let metadata = ObjectMeta { name: Some(format!("{prefix}-{suffix:08x}")), ..ObjectMeta::default() };
     let made = Api::<Namespace>::all(client.clone())
-        .create(
-            &PostParams::default(),
-            &Namespace {
-                metadata,
-                ..Namespace::default()
-            },
-        )
+        .create(&PostParams::default(), &Namespace { metadata, ..Namespace::default() })
         .await
         .context("could not make a namespace")?;
     Ok(made.name_any())
@@ -122,22 +105,13 @@ pub async fn namespace(client: &Client, prefix: &str) -> anyhow::Result<String> 
 
 /// Removes a namespace, without waiting for the end of it.
 pub async fn remove_namespace(client: &Client, name: &str) -> anyhow::Result<()> {
-    Api::<Namespace>::all(client.clone())
-        .delete(name, &DeleteParams::background())
-        .await?;
+    Api::<Namespace>::all(client.clone()).delete(name, &DeleteParams::background()).await?;
     Ok(())
 }
 
 /// Creates an agent in a dry run, refusing unknown fields as `kubectl` does. The outer error is the test's, the inner the API server's.
-pub async fn dry_run(
-    client: &Client,
-    namespace: &str,
-    object: &Value,
-) -> anyhow::Result<Result<Value, String>> {
-    let params = PostParams {
-        dry_run: true,
-        field_manager: Some(MANAGER.to_owned()),
-    };
+pub async fn dry_run(client: &Client, namespace: &str, object: &Value) -> anyhow::Result<Result<Value, String>> {
+    let params = PostParams { dry_run: true, field_manager: Some(MANAGER.to_owned()) };
     let url = AgentDeployment::url_path(&(), Some(namespace));
     let mut request = Request::new(url).create(&params, serde_json::to_vec(object)?)?;
     *request.uri_mut() = format!("{}&fieldValidation=Strict", request.uri()).parse()?;

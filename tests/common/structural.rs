@@ -52,17 +52,13 @@ fn walk(schema: &Value, value: &Value, path: &str, problems: &mut Vec<String>) {
     let fits = kinds.is_empty() || kinds.contains(&kind) || kind == "integer" && kinds.contains(&"number");
     if !fits {
         let wanted = kinds.join(",");
-        problems.push(format!(
-            "{path}: Invalid value: \"{kind}\": {path} in body must be of type {wanted}: \"{kind}\""
-        ));
+        problems
+            .push(format!("{path}: Invalid value: \"{kind}\": {path} in body must be of type {wanted}: \"{kind}\""));
         return;
     }
     if let Some(words) = schema["enum"].as_array().filter(|words| !words.contains(value)) {
         let words: Vec<_> = words.iter().map(Value::to_string).collect();
-        problems.push(format!(
-            "{path}: Unsupported value: {value}: supported values: {}",
-            words.join(", ")
-        ));
+        problems.push(format!("{path}: Unsupported value: {value}: supported values: {}", words.join(", ")));
     }
     match value {
         Value::Object(object) => walk_object(schema, object, path, problems),
@@ -94,26 +90,14 @@ fn kind(value: &Value) -> &'static str {
 
 fn walk_object(schema: &Value, object: &Map<String, Value>, path: &str, problems: &mut Vec<String>) {
     let join = |name: &str| {
-        if path.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{path}.{name}")
-        }
+        if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
     };
-    for name in schema["required"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-    {
+    for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         if !object.contains_key(name) && !["apiVersion", "kind", "metadata"].contains(&name) {
             problems.push(format!("{}: Required value", join(name)));
         }
     }
-    if schema["maxProperties"]
-        .as_u64()
-        .is_some_and(|max| object.len() as u64 > max)
-    {
+    if schema["maxProperties"].as_u64().is_some_and(|max| object.len() as u64 > max) {
         problems.push(format!(
             "{path}: Too many: {}: must have at most {} items",
             object.len(),
@@ -132,32 +116,16 @@ fn walk_object(schema: &Value, object: &Map<String, Value>, path: &str, problems
 }
 
 fn walk_array(schema: &Value, items: &[Value], path: &str, problems: &mut Vec<String>) {
-    if schema["maxItems"]
-        .as_u64()
-        .is_some_and(|max| items.len() as u64 > max)
-    {
-        problems.push(format!(
-            "{path}: Too many: {}: must have at most {} items",
-            items.len(),
-            schema["maxItems"]
-        ));
+    if schema["maxItems"].as_u64().is_some_and(|max| items.len() as u64 > max) {
+        problems.push(format!("{path}: Too many: {}: must have at most {} items", items.len(), schema["maxItems"]));
     }
-    if schema["minItems"]
-        .as_u64()
-        .is_some_and(|min| (items.len() as u64) < min)
-    {
+    if schema["minItems"].as_u64().is_some_and(|min| (items.len() as u64) < min) {
         let min = &schema["minItems"];
-        problems.push(format!(
-            "{path}: Invalid value: {}: {path} in body should have at least {min} items",
-            items.len()
-        ));
+        problems
+            .push(format!("{path}: Invalid value: {}: {path} in body should have at least {min} items", items.len()));
     }
     let key = |item: &Value| -> Value {
-        let names = schema["x-kubernetes-list-map-keys"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str);
+        let names = schema["x-kubernetes-list-map-keys"].as_array().into_iter().flatten().filter_map(Value::as_str);
         Value::Object(names.map(|name| (name.to_owned(), item[name].clone())).collect())
     };
     for (index, item) in items.iter().enumerate() {
@@ -173,38 +141,28 @@ fn walk_array(schema: &Value, items: &[Value], path: &str, problems: &mut Vec<St
 fn check_text(schema: &Value, text: &str, path: &str, problems: &mut Vec<String>) {
     let length = text.chars().count() as u64;
     if schema["maxLength"].as_u64().is_some_and(|max| length > max) {
-        problems.push(format!(
-            "{path}: Too long: may not be more than {} bytes",
-            schema["maxLength"]
-        ));
+        problems.push(format!("{path}: Too long: may not be more than {} bytes", schema["maxLength"]));
     }
     if schema["minLength"].as_u64().is_some_and(|min| length < min) {
-        problems.push(format!(
-            "{path} in body should be at least {} chars long",
-            schema["minLength"]
-        ));
+        problems.push(format!("{path} in body should be at least {} chars long", schema["minLength"]));
     }
     let Some(pattern) = schema["pattern"].as_str() else {
         return;
     };
     // the regular expressions of CEL are those of the API server
-    let rule = json!({"type": "string", "x-kubernetes-validations": [{"rule": format!("self.matches({})", json!(pattern))}]});
+    let rule =
+        json!({"type": "string", "x-kubernetes-validations": [{"rule": format!("self.matches({})", json!(pattern))}]});
     if Validator::new().validate(&rule, &json!(text), None).is_err() {
-        problems.push(format!(
-            "{path}: Invalid value: {text:?}: {path} in body should match '{pattern}'"
-        ));
+        problems.push(format!("{path}: Invalid value: {text:?}: {path} in body should match '{pattern}'"));
     }
 }
 
 fn check_number(schema: &Value, number: f64, path: &str, problems: &mut Vec<String>) {
     if let Some(max) = schema["maximum"].as_f64().filter(|max| number > *max) {
-        problems.push(format!(
-            "{path}: Invalid value: {number}: {path} in body should be less than or equal to {max}"
-        ));
+        problems.push(format!("{path}: Invalid value: {number}: {path} in body should be less than or equal to {max}"));
     }
     if let Some(min) = schema["minimum"].as_f64().filter(|min| number < *min) {
-        problems.push(format!(
-            "{path}: Invalid value: {number}: {path} in body should be greater than or equal to {min}"
-        ));
+        problems
+            .push(format!("{path}: Invalid value: {number}: {path} in body should be greater than or equal to {min}"));
     }
 }
