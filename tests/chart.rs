@@ -25,6 +25,11 @@ const EVERYTHING: &[&str] = &[
     "sources[0].labels.revision=revision",
     "sources[0].presence=up",
     "sources[0].timeout=5s",
+    "sources[0].bearerTokenFile=/var/run/prometheus/token",
+    "volumes[0].name=token",
+    "volumes[0].configMap.name=token",
+    "volumeMounts[0].name=token",
+    "volumeMounts[0].mountPath=/var/run/prometheus",
     "metrics.podMonitor.enabled=true",
     "metrics.podMonitor.labels.release=kube-prometheus",
     "metrics.prometheusRule.enabled=true",
@@ -41,15 +46,16 @@ const EVERYTHING: &[&str] = &[
 /// A permission is added here and in `templates/rbac.yaml`, in the change that needs it.
 const CLUSTER_PERMISSIONS: &[(&str, &str, &[&str])] = &[
     ("sluice.dev", "agentdeployments", &["get", "list", "watch"]),
-    ("sluice.dev", "agentdeployments/status", &["get", "patch"]),
-    ("apps", "deployments", &["get", "list", "watch", "create", "patch", "delete"]),
-    ("apps", "controllerrevisions", &["get", "list", "watch", "create", "delete"]),
+    ("sluice.dev", "agentdeployments/status", &["patch"]),
+    ("sluice.dev", "agentdeployments/finalizers", &["update"]),
+    ("apps", "deployments", &["list", "watch", "create", "patch", "delete"]),
+    ("apps", "controllerrevisions", &["get", "create", "delete"]),
     ("", "services", &["get", "list", "watch", "create", "patch", "delete"]),
-    ("", "configmaps", &["get", "list", "watch", "create", "patch", "delete"]),
-    ("", "serviceaccounts", &["get", "list", "watch", "create", "patch"]),
-    ("", "pods", &["get", "list", "watch"]),
-    ("policy", "poddisruptionbudgets", &["get", "list", "watch", "create", "patch", "delete"]),
-    ("gateway.networking.k8s.io", "httproutes", &["get", "list", "watch", "create", "update", "patch", "delete"]),
+    ("", "configmaps", &["get", "list", "watch", "create", "delete"]),
+    ("", "serviceaccounts", &["create", "patch"]),
+    ("", "pods", &["list", "watch"]),
+    ("policy", "poddisruptionbudgets", &["create", "patch", "delete"]),
+    ("gateway.networking.k8s.io", "httproutes", &["get", "list", "watch", "create", "update"]),
     ("events.k8s.io", "events", &["create", "patch"]),
 ];
 
@@ -255,8 +261,9 @@ fn the_administrators_configuration_reaches_the_controller() -> anyhow::Result<(
     let source = json!({
         "name": "default", "url": "http://prometheus.monitoring.svc:9090", "presence": "up", "timeout": "5s",
         "labels": {"namespace": "namespace", "agent": "agent", "revision": "revision"},
+        "bearerTokenFile": "/var/run/prometheus/token",
     });
-    assert_eq!(config, json!({"sources": [source], "concurrency": 8}));
+    assert_eq!(config, json!({"sources": [source], "concurrency": 16}));
     Ok(())
 }
 
@@ -295,6 +302,7 @@ fn every_alert_names_a_metric_of_sluice_and_says_what_to_do() -> anyhow::Result<
         "sluice_breach_to_write_seconds",
         "sluice_api_writes_total",
         "sluice_sampler_queries_total",
+        "sluice_sampler_query_failures_total",
         "sluice_leader",
         "sluice_reconcile_errors_total",
     ];
