@@ -52,7 +52,7 @@ const CLUSTER_PERMISSIONS: &[(&str, &str, &[&str])] = &[
     ("apps", "controllerrevisions", &["get", "create", "delete"]),
     ("", "services", &["get", "list", "watch", "create", "patch", "delete"]),
     ("", "configmaps", &["get", "list", "watch", "create", "delete"]),
-    ("", "serviceaccounts", &["create", "patch"]),
+    ("", "serviceaccounts", &["get", "create", "patch"]),
     ("", "pods", &["list", "watch"]),
     ("policy", "poddisruptionbudgets", &["create", "patch", "delete"]),
     ("gateway.networking.k8s.io", "httproutes", &["get", "list", "watch", "create", "update"]),
