@@ -56,3 +56,11 @@ pub fn short_hex(digest: &[u8]) -> String {
             text
         })
 }
+
+/// The text, cut at `limit` characters: status fields are bounded, and a long cause must not make a write fail.
+pub fn clip(text: &str, limit: usize) -> String {
+    if text.chars().count() <= limit {
+        return text.to_owned();
+    }
+    text.chars().take(limit.saturating_sub(1)).chain(['…']).collect()
+}

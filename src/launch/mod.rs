@@ -3,8 +3,19 @@
 //! One pure function, [`step`]: from the plan, the remembered state and an observation it decides what to remember and what
 //! the cluster should look like. No clock, no IO, no async, no Kubernetes client.
 
+mod capacity;
+mod gates;
 mod observation;
 mod plan;
+mod report;
+mod step;
+#[cfg(test)]
+mod tests;
+pub(crate) mod time;
+mod triggers;
+mod wanted;
 
 pub use observation::*;
 pub use plan::*;
+pub use report::{conditions, summary};
+pub use step::{QUIET, SETTLE, step};
