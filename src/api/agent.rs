@@ -163,10 +163,7 @@ pub struct ContainerPort {
 #[serde(rename_all = "camelCase")]
 pub struct ConfigSource {
     /// Name of this part of the configuration, such as `prompt`.
-    #[schemars(
-        length(min = 1, max = 40),
-        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
-    )]
+    #[schemars(length(min = 1, max = 40), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
     /// The ConfigMap, in the agent's namespace.
     pub config_map_ref: ConfigMapRef,
@@ -238,9 +235,5 @@ pub struct ParentRef {
 
 /// `kube::core::Duration` as a plain duration; negative ones never pass the schema and count as zero.
 pub fn span(duration: &Duration) -> std::time::Duration {
-    if duration.is_negative() {
-        std::time::Duration::ZERO
-    } else {
-        (*duration).into()
-    }
+    if duration.is_negative() { std::time::Duration::ZERO } else { (*duration).into() }
 }

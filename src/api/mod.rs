@@ -48,13 +48,10 @@ pub mod annotations {
 /// The first ten hexadecimal digits of a digest: long enough for the revisions of an agent, short enough for names.
 pub fn short_hex(digest: &[u8]) -> String {
     use std::fmt::Write as _;
-    digest
-        .iter()
-        .take(5)
-        .fold(String::with_capacity(10), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}"); // writing to a String cannot fail
-            text
-        })
+    digest.iter().take(5).fold(String::with_capacity(10), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}"); // writing to a String cannot fail
+        text
+    })
 }
 
 /// The text, cut at `limit` characters: status fields are bounded, and a long cause must not make a write fail.

@@ -27,18 +27,8 @@ fn seconds(n: u64) -> Duration {
 /// A question whose content does not matter to the core: verdicts come from the tests.
 fn question(window: u64) -> Box<Question> {
     let metric = standard_metrics().remove(0);
-    let bounds = Bounds {
-        low: None,
-        high: None,
-        floor: None,
-    };
-    Box::new(Question {
-        metric,
-        window: Some(seconds(window)),
-        min_samples: 1,
-        compare: Compare::Value,
-        bounds,
-    })
+    let bounds = Bounds { low: None, high: None, floor: None };
+    Box::new(Question { metric, window: Some(seconds(window)), min_samples: 1, compare: Compare::Value, bounds })
 }
 
 fn stage(name: &str, weight: i32) -> Stage {
@@ -48,20 +38,12 @@ fn stage(name: &str, weight: i32) -> Stage {
         min_duration: seconds(10),
         deadline: seconds(3600),
         then: DeadlineOutcome::Rollback,
-        gates: vec![Gate {
-            name: "success".to_owned(),
-            check: GateCheck::Metric(question(5)),
-            on_fail: OnFail::Hold,
-        }],
+        gates: vec![Gate { name: "success".to_owned(), check: GateCheck::Metric(question(5)), on_fail: OnFail::Hold }],
     }
 }
 
 fn trigger(name: &str, check: TriggerCheck, lasting: u64) -> Trigger {
-    Trigger {
-        name: name.to_owned(),
-        check,
-        lasting: seconds(lasting),
-    }
+    Trigger { name: name.to_owned(), check, lasting: seconds(lasting) }
 }
 
 /// 5 → 25 → 50, each with a metric gate; triggers on errors (for 4 s), on one bypass, on restarts, on pods that stay unready.
@@ -101,14 +83,8 @@ impl Sim {
     fn with_stable() -> Self {
         let now = Timestamp::from_second(1_000_000).unwrap();
         let mut sim = Self::fresh();
-        sim.state.stable = Some(StableRevision {
-            revision: OCHRE.to_owned(),
-            since: now,
-        });
-        sim.state.trusted = vec![TrustedRevision {
-            revision: OCHRE.to_owned(),
-            since: now,
-        }];
+        sim.state.stable = Some(StableRevision { revision: OCHRE.to_owned(), since: now });
+        sim.state.trusted = vec![TrustedRevision { revision: OCHRE.to_owned(), since: now }];
         sim.seen.service = Some(OCHRE.to_owned());
         sim.seen.pods.insert(OCHRE.to_owned(), ready_pods(4, now));
         sim
@@ -127,10 +103,7 @@ impl Sim {
                 paused: false,
                 history_limit: 5,
                 pods: BTreeMap::new(),
-                route: Route::Seen {
-                    shares: Shares::AtRest,
-                    programmed: Programmed::Yes,
-                },
+                route: Route::Seen { shares: Shares::AtRest, programmed: Programmed::Yes },
                 service: None,
                 decision: None,
                 measured: BTreeMap::new(),
@@ -159,10 +132,7 @@ impl Sim {
 
     fn weight(&self) -> i32 {
         match &self.seen.route {
-            Route::Seen {
-                shares: Shares::Split { weight, .. },
-                ..
-            } => *weight,
+            Route::Seen { shares: Shares::Split { weight, .. }, .. } => *weight,
             _ => 0,
         }
     }
@@ -187,11 +157,7 @@ impl Sim {
                 CheckName::Gate(_, name) | CheckName::Trigger(name) => name.clone(),
             };
             let verdict = self.verdicts.get(&text).copied().unwrap_or(Verdict::Pass);
-            let measured = Measured {
-                verdict,
-                message: format!("{text} says {verdict:?}"),
-                sampled_at: self.now,
-            };
+            let measured = Measured { verdict, message: format!("{text} says {verdict:?}"), sampled_at: self.now };
             self.seen.measured.insert(name, measured);
         }
     }
@@ -209,10 +175,7 @@ impl Sim {
 
     fn decide(&mut self) -> Step {
         let step = step(&self.plan, &self.state, &self.seen, self.now);
-        assert!(
-            step.wake_at.is_none_or(|at| at > self.now),
-            "a wake in the past is a hot loop"
-        );
+        assert!(step.wake_at.is_none_or(|at| at > self.now), "a wake in the past is a hot loop");
         self.events.extend(step.events.clone());
         step
     }
@@ -234,10 +197,7 @@ impl Sim {
         if let Some(shares) = &wanted.shares {
             let changed = !matches!(&self.seen.route, Route::Seen { shares: now, .. } if now == shares);
             if changed {
-                self.seen.route = Route::Seen {
-                    shares: shares.clone(),
-                    programmed: Programmed::Yes,
-                };
+                self.seen.route = Route::Seen { shares: shares.clone(), programmed: Programmed::Yes };
                 self.seen.decision.clone_from(&wanted.decision);
             }
         }
@@ -247,11 +207,7 @@ impl Sim {
     /// Pods become ready, or do not.
     fn settle(&mut self) {
         for (revision, pods) in &mut self.seen.pods {
-            let ready = if self.broken.contains(&revision.as_str()) {
-                0
-            } else {
-                pods.size
-            };
+            let ready = if self.broken.contains(&revision.as_str()) { 0 } else { pods.size };
             if ready < pods.size || pods.size == 0 {
                 pods.all_ready_since = None;
             } else if pods.ready != ready || pods.all_ready_since.is_none() {
@@ -269,11 +225,7 @@ impl Sim {
             }
             self.tick();
         }
-        assert!(
-            condition(self),
-            "{what} within {limit}s; launch: {:#?}",
-            self.state.launch
-        );
+        assert!(condition(self), "{what} within {limit}s; launch: {:#?}", self.state.launch);
     }
 
     fn run(&mut self, ticks: u64) {
@@ -284,10 +236,5 @@ impl Sim {
 }
 
 fn ready_pods(size: i32, since: Timestamp) -> Pods {
-    Pods {
-        size,
-        ready: size,
-        all_ready_since: Some(since),
-        ..Pods::default()
-    }
+    Pods { size, ready: size, all_ready_since: Some(since), ..Pods::default() }
 }

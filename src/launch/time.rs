@@ -6,10 +6,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 /// The instant `span` after `from`; the end of time when there is none.
 pub(super) fn after(from: Timestamp, span: Duration) -> Timestamp {
-    SignedDuration::try_from(span)
-        .ok()
-        .and_then(|span| from.checked_add(span).ok())
-        .unwrap_or(Timestamp::MAX)
+    SignedDuration::try_from(span).ok().and_then(|span| from.checked_add(span).ok()).unwrap_or(Timestamp::MAX)
 }
 
 /// How long it is from `from` to `to`; zero when `to` is not later.
@@ -21,11 +18,7 @@ pub(super) fn between(from: Timestamp, to: Timestamp) -> Duration {
 pub(crate) fn human(span: Duration) -> String {
     let seconds = span.as_secs();
     let pair = |big: u64, unit: char, small: u64, rest: char| {
-        if small == 0 {
-            format!("{big}{unit}")
-        } else {
-            format!("{big}{unit}{small}{rest}")
-        }
+        if small == 0 { format!("{big}{unit}") } else { format!("{big}{unit}{small}{rest}") }
     };
     match seconds {
         0..60 => format!("{seconds}s"),
@@ -41,10 +34,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_jumps_back_stands_still() {
-        let (early, late) = (
-            Timestamp::from_second(10).unwrap(),
-            Timestamp::from_second(20).unwrap(),
-        );
+        let (early, late) = (Timestamp::from_second(10).unwrap(), Timestamp::from_second(20).unwrap());
         assert_eq!(between(late, early), Duration::ZERO);
         assert_eq!(between(early, late), Duration::from_secs(10));
         assert_eq!(after(Timestamp::MAX, Duration::from_secs(1)), Timestamp::MAX);
@@ -53,14 +43,7 @@ mod tests {
 
     #[test]
     fn spans_read_like_kubectl() {
-        for (seconds, text) in [
-            (0, "0s"),
-            (59, "59s"),
-            (60, "1m"),
-            (61, "1m1s"),
-            (3600, "1h"),
-            (183_600, "2d3h"),
-        ] {
+        for (seconds, text) in [(0, "0s"), (59, "59s"), (60, "1m"), (61, "1m1s"), (3600, "1h"), (183_600, "2d3h")] {
             assert_eq!(human(Duration::from_secs(seconds)), text);
         }
     }

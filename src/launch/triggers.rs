@@ -33,9 +33,7 @@ pub(super) fn judge(
     now: Timestamp,
 ) -> (Option<Fired>, Option<Timestamp>) {
     remember_restarts(launch, seen, now);
-    launch
-        .breaches
-        .retain(|breach| plan.triggers.iter().any(|trigger| trigger.name == breach.trigger));
+    launch.breaches.retain(|breach| plan.triggers.iter().any(|trigger| trigger.name == breach.trigger));
     let (mut fired, mut wake) = (None, None);
     for trigger in &plan.triggers {
         let Some(reading) = read(trigger, launch, plan, seen, now) else {
@@ -60,21 +58,11 @@ pub(super) fn judge(
 }
 
 /// What a trigger's check says now. Pod health is watched and always fresh; a metric is as old as its sample.
-fn read(
-    trigger: &Trigger,
-    launch: &Launch,
-    plan: &Plan,
-    seen: &Observation,
-    now: Timestamp,
-) -> Option<Measured> {
+fn read(trigger: &Trigger, launch: &Launch, plan: &Plan, seen: &Observation, now: Timestamp) -> Option<Measured> {
     let none = Pods::default();
     let pods = seen.pods.get(&launch.revision).unwrap_or(&none);
     let watched = |breach: Option<String>| Measured {
-        verdict: if breach.is_some() {
-            Verdict::Fail
-        } else {
-            Verdict::Pass
-        },
+        verdict: if breach.is_some() { Verdict::Fail } else { Verdict::Pass },
         message: breach.unwrap_or_default(),
         sampled_at: now,
     };
@@ -84,27 +72,18 @@ fn read(
             .get(&CheckName::Trigger(trigger.name.clone()))
             .filter(|measured| measured.sampled_at > launch.started_at)
             .cloned(),
-        TriggerCheck::Restarts(limit, within) => {
-            Some(watched(too_many_restarts(launch, pods, *limit, *within, now)))
-        }
+        TriggerCheck::Restarts(limit, within) => Some(watched(too_many_restarts(launch, pods, *limit, *within, now))),
         TriggerCheck::Condition(PodCondition::CrashLoop) => Some(watched(pods.crash_loop.clone())),
         TriggerCheck::Condition(PodCondition::ImagePull) => Some(watched(pods.image_pull.clone())),
         TriggerCheck::Condition(PodCondition::Unready) => {
             let asked = capacity::of_canary(launch, plan, seen);
-            Some(watched(
-                (pods.ready < asked).then(|| format!("{}/{asked} pods ready", pods.ready)),
-            ))
+            Some(watched((pods.ready < asked).then(|| format!("{}/{asked} pods ready", pods.ready))))
         }
     }
 }
 
 /// Notes a sample that is in breach. Time in which nothing could be measured moves the breach's start forward.
-fn remember_breach(
-    breaches: &mut Vec<Breach>,
-    trigger: &Trigger,
-    reading: &Measured,
-    interval: Duration,
-) -> Breach {
+fn remember_breach(breaches: &mut Vec<Breach>, trigger: &Trigger, reading: &Measured, interval: Duration) -> Breach {
     let at = reading.sampled_at;
     if let Some(breach) = breaches.iter_mut().find(|breach| breach.trigger == trigger.name) {
         if matches!(trigger.check, TriggerCheck::Metric(_)) {
@@ -116,12 +95,7 @@ fn remember_breach(
         }
         return breach.clone();
     }
-    let breach = Breach {
-        trigger: trigger.name.clone(),
-        since: at,
-        first_seen: at,
-        last_seen: at,
-    };
+    let breach = Breach { trigger: trigger.name.clone(), since: at, first_seen: at, last_seen: at };
     breaches.push(breach.clone());
     breach
 }
@@ -132,11 +106,7 @@ fn longest_step(interval: Duration) -> Duration {
 }
 
 fn fire(trigger: &Trigger, breach: &Breach, reading: &Measured, lasted: Duration) -> Fired {
-    let lasting = if trigger.lasting.is_zero() {
-        String::new()
-    } else {
-        format!(" for {}", human(lasted))
-    };
+    let lasting = if trigger.lasting.is_zero() { String::new() } else { format!(" for {}", human(lasted)) };
     Fired {
         trigger: trigger.name.clone(),
         message: format!("{}: {}{lasting}", trigger.name, reading.message),
@@ -150,19 +120,9 @@ fn remember_restarts(launch: &mut Launch, seen: &Observation, now: Timestamp) {
         return;
     };
     for (pod, count) in &pods.restarts {
-        let known = launch
-            .restarts
-            .iter()
-            .filter(|r| &r.pod == pod)
-            .map(|r| r.count)
-            .max()
-            .unwrap_or(0);
+        let known = launch.restarts.iter().filter(|r| &r.pod == pod).map(|r| r.count).max().unwrap_or(0);
         if *count > known {
-            launch.restarts.push(SeenRestart {
-                pod: pod.clone(),
-                count: *count,
-                at: now,
-            });
+            launch.restarts.push(SeenRestart { pod: pod.clone(), count: *count, at: now });
         }
     }
     let surplus = launch.restarts.len().saturating_sub(SEEN_RESTARTS);
@@ -170,42 +130,18 @@ fn remember_restarts(launch: &mut Launch, seen: &Observation, now: Timestamp) {
 }
 
 /// Counts the restarts of all pods within the span: each pod's highest count less what it had before the span began.
-fn too_many_restarts(
-    launch: &Launch,
-    pods: &Pods,
-    limit: i32,
-    within: Duration,
-    now: Timestamp,
-) -> Option<String> {
+fn too_many_restarts(launch: &Launch, pods: &Pods, limit: i32, within: Duration, now: Timestamp) -> Option<String> {
     let recent = |restart: &SeenRestart| between(restart.at, now) <= within;
     let highest = |pod: &str, old: bool| {
         let of_pod = launch.restarts.iter().filter(|restart| restart.pod == pod);
-        of_pod
-            .filter(|restart| !old || !recent(restart))
-            .map(|restart| restart.count)
-            .max()
-            .unwrap_or(0)
+        of_pod.filter(|restart| !old || !recent(restart)).map(|restart| restart.count).max().unwrap_or(0)
     };
-    let mut names: Vec<&str> = launch
-        .restarts
-        .iter()
-        .map(|restart| restart.pod.as_str())
-        .collect();
+    let mut names: Vec<&str> = launch.restarts.iter().map(|restart| restart.pod.as_str()).collect();
     names.sort_unstable();
     names.dedup();
-    let restarts: i32 = names
-        .iter()
-        .map(|pod| highest(pod, false) - highest(pod, true))
-        .sum();
+    let restarts: i32 = names.iter().map(|pod| highest(pod, false) - highest(pod, true)).sum();
     (restarts >= limit).then(|| {
-        let cause = pods
-            .crash_loop
-            .as_ref()
-            .map(|cause| format!(" ({cause})"))
-            .unwrap_or_default();
-        format!(
-            "{restarts} restarts within {} (limit {limit}){cause}",
-            human(within)
-        )
+        let cause = pods.crash_loop.as_ref().map(|cause| format!(" ({cause})")).unwrap_or_default();
+        format!("{restarts} restarts within {} (limit {limit}){cause}", human(within))
     })
 }

@@ -7,21 +7,16 @@ use crate::api::{Launch, Outcome, Phase, State};
 
 /// The cluster as it should be now.
 pub(super) fn wanted(state: &State, plan: &Plan, seen: &Observation) -> Wanted {
-    let running = state
-        .launch
-        .as_ref()
-        .filter(|launch| launch.phase != Phase::Complete);
-    let shares =
-        (seen.route != Route::NotUsed).then(|| running.map_or(Shares::AtRest, |launch| shares(launch, seen)));
+    let running = state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
+    let shares = (seen.route != Route::NotUsed).then(|| running.map_or(Shares::AtRest, |launch| shares(launch, seen)));
     Wanted {
         sizes: capacity::sizes(state, plan, seen),
         keep: keep(state, seen),
         shares,
         service: service(state, running, seen),
         decision: state.launch.as_ref().and_then(written),
-        falling: running.is_some_and(|launch| {
-            launch.phase == Phase::RollingBack || canary_share(launch, seen) > launch.weight
-        }),
+        falling: running
+            .is_some_and(|launch| launch.phase == Phase::RollingBack || canary_share(launch, seen) > launch.weight),
     }
 }
 
@@ -29,18 +24,8 @@ fn shares(launch: &Launch, seen: &Observation) -> Shares {
     let Some(stable) = &launch.stable else {
         return Shares::AtRest;
     };
-    let split = Shares::Split {
-        stable: stable.clone(),
-        canary: launch.revision.clone(),
-        weight: launch.weight,
-    };
-    let untouched = matches!(
-        seen.route,
-        Route::Seen {
-            shares: Shares::AtRest,
-            ..
-        }
-    ) && !service_moved(launch, seen);
+    let split = Shares::Split { stable: stable.clone(), canary: launch.revision.clone(), weight: launch.weight };
+    let untouched = matches!(seen.route, Route::Seen { shares: Shares::AtRest, .. }) && !service_moved(launch, seen);
     match launch.phase {
         Phase::Progressing if launch.weight == 0 => Shares::AtRest,
         Phase::Promoting if launch.weight == 0 || service_moved(launch, seen) => Shares::AtRest,
@@ -55,13 +40,7 @@ fn service(state: &State, running: Option<&Launch>, seen: &Observation) -> Optio
     if let Some(launch) = running.filter(|launch| launch.phase == Phase::Promoting && launch.weight == 100) {
         let confirmed = match (&seen.route, &launch.stable) {
             (Route::NotUsed, _) | (_, None) => true,
-            (
-                Route::Seen {
-                    programmed: Programmed::Yes,
-                    ..
-                },
-                _,
-            ) => read_back(launch, seen),
+            (Route::Seen { programmed: Programmed::Yes, .. }, _) => read_back(launch, seen),
             _ => false,
         };
         if confirmed || service_moved(launch, seen) {
@@ -73,20 +52,11 @@ fn service(state: &State, running: Option<&Launch>, seen: &Observation) -> Optio
 
 /// Revisions whose objects stay: what runs, what may be gone back to, and the last canary for a look at it.
 fn keep(state: &State, seen: &Observation) -> BTreeSet<String> {
-    let trusted = state
-        .trusted
-        .iter()
-        .take(seen.history_limit + 1)
-        .map(|trusted| &trusted.revision);
+    let trusted = state.trusted.iter().take(seen.history_limit + 1).map(|trusted| &trusted.revision);
     let stable = state.stable.iter().map(|stable| &stable.revision);
     let retiring = state.retiring.iter().map(|retiring| &retiring.revision);
     let launch = state.launch.iter().map(|launch| &launch.revision);
-    trusted
-        .chain(stable)
-        .chain(retiring)
-        .chain(launch)
-        .cloned()
-        .collect()
+    trusted.chain(stable).chain(retiring).chain(launch).cloned().collect()
 }
 
 /// The decision that is written with the canary's fall, and stays on the route until a later launch raises a weight.
@@ -110,18 +80,9 @@ pub(super) fn service_moved(launch: &Launch, seen: &Observation) -> bool {
 /// The share that the canary has in the route (or through the agent's Service), as the API server holds it.
 pub(super) fn canary_share(launch: &Launch, seen: &Observation) -> i32 {
     match &seen.route {
-        Route::Seen {
-            shares: Shares::Split { canary, weight, .. },
-            ..
-        } if *canary == launch.revision => *weight,
-        Route::Seen {
-            shares: Shares::Split { stable, weight, .. },
-            ..
-        } if *stable == launch.revision => 100 - *weight,
-        Route::Seen {
-            shares: Shares::Split { .. },
-            ..
-        } => 0,
+        Route::Seen { shares: Shares::Split { canary, weight, .. }, .. } if *canary == launch.revision => *weight,
+        Route::Seen { shares: Shares::Split { stable, weight, .. }, .. } if *stable == launch.revision => 100 - *weight,
+        Route::Seen { shares: Shares::Split { .. }, .. } => 0,
         _ if service_moved(launch, seen) => 100,
         _ => 0,
     }
@@ -132,28 +93,13 @@ pub(super) fn read_back(launch: &Launch, seen: &Observation) -> bool {
     let moved = service_moved(launch, seen);
     match &seen.route {
         Route::NotUsed | Route::Missing => launch.phase != Phase::RollingBack || !moved,
-        Route::Unusable(_) => false,
-        Route::Seen {
-            shares: Shares::AtRest,
-            ..
-        } => launch.weight == 0 && !moved,
-        Route::Seen {
-            shares:
-                Shares::Split {
-                    stable,
-                    canary,
-                    weight,
-                },
-            ..
-        } => {
+        Route::Seen { shares: Shares::AtRest, .. } => launch.weight == 0 && !moved,
+        Route::Seen { shares: Shares::Split { stable, canary, weight }, .. } => {
             *canary == launch.revision
                 && launch.stable.as_ref() == Some(stable)
                 && *weight == launch.weight
                 && (launch.phase != Phase::RollingBack || !moved)
         }
-        Route::Seen {
-            shares: Shares::Foreign(_),
-            ..
-        } => false,
+        Route::Unusable(_) | Route::Seen { shares: Shares::Foreign(_), .. } => false,
     }
 }

@@ -72,11 +72,7 @@ fn happen(sim: &mut Sim, happening: &Happening) {
             }
         }
         Happening::Drift(share) => {
-            if let Route::Seen {
-                shares: Shares::Split { weight, .. },
-                ..
-            } = &mut sim.seen.route
-            {
+            if let Route::Seen { shares: Shares::Split { weight, .. }, .. } = &mut sim.seen.route {
                 *weight = *share;
             }
         }
@@ -112,34 +108,19 @@ fn pass(sim: &mut Sim, crash: bool) {
 
 /// The promises that one decision can break.
 fn promises(before: &Sim, step: &Step) {
-    let running = step
-        .state
-        .launch
-        .as_ref()
-        .filter(|launch| launch.phase != Phase::Complete);
+    let running = step.state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
     // 1. Weight bound.
     if let (Some(Shares::Split { canary, weight, .. }), Some(launch)) = (&step.wanted.shares, running) {
         let bound = match launch.phase {
             Phase::Progressing => before.plan.stages[usize::try_from(launch.stage).unwrap()].weight,
             Phase::Promoting => 100,
-            Phase::RollingBack | Phase::Complete => {
-                before.state.launch.as_ref().map_or(0, |launch| launch.weight)
-            }
+            Phase::RollingBack | Phase::Complete => before.state.launch.as_ref().map_or(0, |launch| launch.weight),
         };
         assert!(*weight <= bound, "weight {weight} above {bound}");
         // 6. Finality: a weight never rises for a rejected revision.
-        let rejected = step
-            .state
-            .rejected
-            .iter()
-            .any(|rejected| rejected.revision == *canary);
+        let rejected = step.state.rejected.iter().any(|rejected| rejected.revision == *canary);
         let now = match &before.seen.route {
-            Route::Seen {
-                shares: Shares::Split {
-                    weight, canary: seen, ..
-                },
-                ..
-            } if seen == canary => *weight,
+            Route::Seen { shares: Shares::Split { weight, canary: seen, .. }, .. } if seen == canary => *weight,
             _ => 0,
         };
         assert!(
@@ -152,12 +133,7 @@ fn promises(before: &Sim, step: &Step) {
         if *weight > now && launch.phase != Phase::RollingBack && before.seen.replicas > 0 {
             let ready = before.seen.pods.get(canary).map_or(0, |pods| pods.ready);
             assert!(
-                ready > 0
-                    || before
-                        .state
-                        .launch
-                        .as_ref()
-                        .is_some_and(|launch| launch.weight == *weight),
+                ready > 0 || before.state.launch.as_ref().is_some_and(|launch| launch.weight == *weight),
                 "traffic before pods"
             );
         }
@@ -174,19 +150,12 @@ fn promises(before: &Sim, step: &Step) {
         assert!(!before.seen.paused, "left a stage while paused");
     }
     // 3. Rollback wins: a bypass is answered in the pass that sees it.
-    if let Some(old) = before
-        .state
-        .launch
-        .as_ref()
-        .filter(|l| matches!(l.phase, Phase::Progressing | Phase::Promoting))
+    if let Some(old) = before.state.launch.as_ref().filter(|l| matches!(l.phase, Phase::Progressing | Phase::Promoting))
         && before.verdicts.get("bypass") == Some(&Verdict::Fail)
         && before.now > old.started_at
     {
         let new = step.state.launch.as_ref().unwrap();
-        assert!(
-            matches!(new.phase, Phase::RollingBack | Phase::Complete),
-            "a fired trigger was not obeyed: {new:?}"
-        );
+        assert!(matches!(new.phase, Phase::RollingBack | Phase::Complete), "a fired trigger was not obeyed: {new:?}");
     }
     // The agent's Service never leaves stable without a promotion.
     if let (Some(service), Some(stable)) = (&step.wanted.service, &step.state.stable)

@@ -6,10 +6,7 @@ fn launched_to(stage: &str) -> Sim {
     let mut sim = Sim::with_stable();
     sim.want(TEAL);
     sim.until(200, stage, |sim| {
-        sim.state
-            .launch
-            .as_ref()
-            .is_some_and(|l| l.stage_name == stage && l.began_at.is_some())
+        sim.state.launch.as_ref().is_some_and(|l| l.stage_name == stage && l.began_at.is_some())
     });
     sim
 }
@@ -38,11 +35,7 @@ fn a_good_revision_climbs_every_stage_and_becomes_stable() {
     assert_eq!(sim.stable(), TEAL);
     assert_eq!(sim.seen.service.as_deref(), Some(TEAL));
     assert_eq!(sim.seen.pods[TEAL].size, 4);
-    assert_eq!(
-        sim.seen.pods.get(OCHRE).map_or(0, |pods| pods.size),
-        0,
-        "the former stable is scaled down in the end"
-    );
+    assert_eq!(sim.seen.pods.get(OCHRE).map_or(0, |pods| pods.size), 0, "the former stable is scaled down in the end");
 }
 
 #[test]
@@ -71,21 +64,14 @@ fn the_weight_waits_for_pods_that_can_carry_it() {
     sim.want(TEAL);
     sim.run(60);
     assert_eq!(sim.weight(), 0);
-    assert_eq!(
-        sim.launch().message.as_deref(),
-        Some("waiting for pods of teal: 0/1 ready")
-    );
+    assert_eq!(sim.launch().message.as_deref(), Some("waiting for pods of teal: 0/1 ready"));
 }
 
 #[test]
 fn the_next_weight_waits_until_the_gateway_has_taken_the_last() {
     let mut sim = launched_to("one");
     sim.seen.route = Route::Seen {
-        shares: Shares::Split {
-            stable: OCHRE.into(),
-            canary: TEAL.into(),
-            weight: 5,
-        },
+        shares: Shares::Split { stable: OCHRE.into(), canary: TEAL.into(), weight: 5 },
         programmed: Programmed::Pending,
     };
     for _ in 0..60 {
@@ -95,10 +81,7 @@ fn the_next_weight_waits_until_the_gateway_has_taken_the_last() {
         sim.commit(&step);
     }
     assert_eq!(sim.launch().weight, 5);
-    assert_eq!(
-        sim.launch().message.as_deref(),
-        Some("waiting for the gateway to take 5%")
-    );
+    assert_eq!(sim.launch().message.as_deref(), Some("waiting for the gateway to take 5%"));
 }
 
 #[test]
@@ -106,18 +89,10 @@ fn no_data_and_errors_hold_until_the_deadline_and_then_roll_back() {
     for verdict in [Verdict::Insufficient, Verdict::Error] {
         let mut sim = launched_to("one");
         sim.plan.stages[0].deadline = seconds(300);
-        sim.say("success", verdict)
-            .say("errors", verdict)
-            .say("bypass", verdict);
+        sim.say("success", verdict).say("errors", verdict).say("bypass", verdict);
         sim.run(200);
-        assert_eq!(
-            (sim.weight(), sim.launch().phase),
-            (5, Phase::Progressing),
-            "{verdict:?} holds"
-        );
-        sim.until(150, "rollback", |sim| {
-            sim.launch().outcome == Some(Outcome::RolledBack)
-        });
+        assert_eq!((sim.weight(), sim.launch().phase), (5, Phase::Progressing), "{verdict:?} holds");
+        sim.until(150, "rollback", |sim| sim.launch().outcome == Some(Outcome::RolledBack));
         assert_eq!(sim.launch().reason.as_deref(), Some("DeadlinePassed"));
     }
 }
@@ -135,14 +110,8 @@ fn a_sampler_that_never_answers_holds() {
 fn data_from_before_the_stage_never_passes_a_gate() {
     let mut sim = launched_to("one");
     sim.measuring = false;
-    let old = Measured {
-        verdict: Verdict::Pass,
-        message: "old".into(),
-        sampled_at: sim.launch().began_at.unwrap(),
-    };
-    sim.seen
-        .measured
-        .insert(CheckName::Gate(0, "success".into()), old);
+    let old = Measured { verdict: Verdict::Pass, message: "old".into(), sampled_at: sim.launch().began_at.unwrap() };
+    sim.seen.measured.insert(CheckName::Gate(0, "success".into()), old);
     sim.run(100);
     assert_eq!(sim.launch().stage_name, "one");
 }
@@ -161,10 +130,7 @@ fn a_deadline_may_hold_for_a_person_instead() {
     let mut conditions = Vec::new();
     super::conditions(&mut conditions, &sim.state, &sim.seen, Some(1), sim.now);
     let stalled = conditions.iter().find(|c| c.type_ == "Stalled").unwrap();
-    assert_eq!(
-        (stalled.status.as_str(), stalled.reason.as_str()),
-        ("True", "DeadlinePassed")
-    );
+    assert_eq!((stalled.status.as_str(), stalled.reason.as_str()), ("True", "DeadlinePassed"));
 }
 
 #[test]
@@ -246,36 +212,18 @@ fn three_restarts_within_the_span_roll_back_and_slow_ones_do_not() {
     let mut slow = launched_to("one");
     slow.say("success", Verdict::Insufficient);
     for count in 1..=6 {
-        slow.seen
-            .pods
-            .get_mut(TEAL)
-            .unwrap()
-            .restarts
-            .insert("pod-a".into(), count);
+        slow.seen.pods.get_mut(TEAL).unwrap().restarts.insert("pod-a".into(), count);
         slow.run(31);
     }
     assert_eq!(slow.launch().outcome, None, "two a minute are below three");
 
     let mut quick = launched_to("one");
     for count in 1..=3 {
-        quick
-            .seen
-            .pods
-            .get_mut(TEAL)
-            .unwrap()
-            .restarts
-            .insert("pod-a".into(), count);
+        quick.seen.pods.get_mut(TEAL).unwrap().restarts.insert("pod-a".into(), count);
         quick.tick();
     }
     assert_eq!(quick.launch().outcome, Some(Outcome::RolledBack));
-    assert!(
-        quick
-            .launch()
-            .message
-            .as_ref()
-            .unwrap()
-            .contains("3 restarts within 1m")
-    );
+    assert!(quick.launch().message.as_ref().unwrap().contains("3 restarts within 1m"));
 }
 
 #[test]
@@ -288,10 +236,7 @@ fn a_canary_that_never_becomes_ready_is_taken_back_without_ever_having_traffic()
         assert_eq!(sim.weight(), 0);
     }
     assert_eq!(sim.launch().outcome, Some(Outcome::RolledBack));
-    assert_eq!(
-        sim.launch().message.as_deref(),
-        Some("unready: 0/1 pods ready for 2m")
-    );
+    assert_eq!(sim.launch().message.as_deref(), Some("unready: 0/1 pods ready for 2m"));
 }
 
 #[test]
@@ -303,32 +248,19 @@ fn a_rejected_revision_does_not_launch_again() {
     assert_eq!((sim.weight(), sim.stable()), (0, OCHRE));
     sim.want(OCHRE).run(10);
     sim.want(TEAL).run(300);
-    assert_eq!(
-        sim.launch().number,
-        1,
-        "finality is by revision hash, edits back and forth do not launder it"
-    );
+    assert_eq!(sim.launch().number, 1, "finality is by revision hash, edits back and forth do not launder it");
     let mut conditions = Vec::new();
     super::conditions(&mut conditions, &sim.state, &sim.seen, Some(1), sim.now);
     let stalled = conditions.iter().find(|c| c.type_ == "Stalled").unwrap();
-    assert!(
-        stalled.message.contains("teal will not launch again; revert Git"),
-        "{}",
-        stalled.message
-    );
+    assert!(stalled.message.contains("teal will not launch again; revert Git"), "{}", stalled.message);
     let launched = conditions.iter().find(|c| c.type_ == "Launched").unwrap();
-    assert!(
-        launched.message.contains("bypass: bypass says Fail at "),
-        "{}",
-        launched.message
-    );
+    assert!(launched.message.contains("bypass: bypass says Fail at "), "{}", launched.message);
 }
 
 #[test]
 fn going_back_to_a_trusted_revision_passes_no_gates() {
     let mut sim = Sim::with_stable();
-    sim.want(TEAL)
-        .until(200, "teal stable", |sim| sim.stable() == TEAL);
+    sim.want(TEAL).until(200, "teal stable", |sim| sim.stable() == TEAL);
     sim.run(20);
     sim.say("success", Verdict::Error).want(OCHRE);
     sim.until(20, "ochre stable", |sim| sim.stable() == OCHRE);
@@ -340,12 +272,8 @@ fn a_third_revision_supersedes_and_starts_at_the_first_stage() {
     sim.want("mauve").tick();
     assert_eq!(sim.weight(), 0, "the superseded canary loses its traffic at once");
     sim.until(20, "a new launch", |sim| sim.launch().number == 2);
-    assert_eq!(
-        (sim.launch().revision.as_str(), sim.launch().stage_name.as_str()),
-        ("mauve", "one")
-    );
-    sim.want(TEAL)
-        .until(30, "teal again", |sim| sim.launch().number == 3);
+    assert_eq!((sim.launch().revision.as_str(), sim.launch().stage_name.as_str()), ("mauve", "one"));
+    sim.want(TEAL).until(30, "teal again", |sim| sim.launch().number == 3);
     assert_eq!(sim.launch().revision, TEAL, "superseded is not rejected");
 }
 
@@ -377,10 +305,7 @@ fn only_replicas_change_sizes_and_nothing_else() {
     assert_eq!((sim.seen.pods[OCHRE].size, sim.seen.pods[TEAL].size), (8, 2));
     sim.seen.replicas = 2;
     sim.tick();
-    assert_eq!(
-        sim.seen.pods[OCHRE].size, 4,
-        "stable keeps what it had when the launch began"
-    );
+    assert_eq!(sim.seen.pods[OCHRE].size, 4, "stable keeps what it had when the launch began");
 }
 
 #[test]
@@ -424,25 +349,14 @@ fn a_rollback_on_the_route_stands_when_the_status_write_was_lost() {
     sim.say("bypass", Verdict::Pass);
     sim.seen.measured.clear();
     sim.run(5);
-    assert_eq!(
-        (sim.weight(), sim.launch().outcome),
-        (0, Some(Outcome::RolledBack))
-    );
-    assert!(
-        sim.state
-            .rejected
-            .iter()
-            .any(|rejected| rejected.revision == TEAL)
-    );
+    assert_eq!((sim.weight(), sim.launch().outcome), (0, Some(Outcome::RolledBack)));
+    assert!(sim.state.rejected.iter().any(|rejected| rejected.revision == TEAL));
 }
 
 #[test]
 fn a_missing_config_map_holds_the_launch_and_triggers_still_act() {
     let mut sim = launched_to("one");
-    sim.seen.wanted = WantedRevision::Unknown {
-        reason: "ConfigMapMissing".into(),
-        message: "create it".into(),
-    };
+    sim.seen.wanted = WantedRevision::Unknown { reason: "ConfigMapMissing".into(), message: "create it".into() };
     sim.run(100);
     assert_eq!((sim.weight(), sim.launch().phase), (5, Phase::Progressing));
     sim.say("bypass", Verdict::Fail).run(1);
@@ -455,11 +369,7 @@ fn drift_in_the_route_is_undone_and_restarts_the_window() {
     let began = sim.launch().began_at;
     sim.run(5);
     sim.seen.route = Route::Seen {
-        shares: Shares::Split {
-            stable: OCHRE.into(),
-            canary: TEAL.into(),
-            weight: 90,
-        },
+        shares: Shares::Split { stable: OCHRE.into(), canary: TEAL.into(), weight: 90 },
         programmed: Programmed::Yes,
     };
     let step = sim.tick();
@@ -497,17 +407,6 @@ fn the_line_of_kubectl_get_tells_the_story() {
     let mut sim = launched_to("one");
     sim.say("success", Verdict::Insufficient).run(12);
     let line = super::summary(&sim.state, &sim.seen);
-    let told = [
-        line.stable,
-        line.canary,
-        line.stage,
-        line.weight,
-        line.verdict,
-        line.reason,
-    ]
-    .join(" | ");
-    assert_eq!(
-        told,
-        "ochre | teal | one 1/3 | 5% | Insufficient | success: success says Insufficient"
-    );
+    let told = [line.stable, line.canary, line.stage, line.weight, line.verdict, line.reason].join(" | ");
+    assert_eq!(told, "ochre | teal | one 1/3 | 5% | Insufficient | success: success says Insufficient");
 }
