@@ -85,8 +85,8 @@ impl JsonSchema for Amount {
         json_schema!({
             "x-kubernetes-int-or-string": true,
             "anyOf": [{"type": "integer"}, {"type": "string"}],
-            "maxLength": 20,
-            "pattern": r"^-?[0-9]+(\.[0-9]+)?(%|ms|s|m|h)?$",
+            "maxLength": 24,
+            "pattern": r"^-?[0-9]{1,12}(\.[0-9]{1,9})?(%|ms|s|m|h)?$",
         })
     }
 

@@ -4,7 +4,7 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 
 /// A `metav1.Duration` that cannot be negative: `90s`, `10m`, `1h30m`.
 pub fn duration(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "string", "maxLength": 32, "pattern": r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"})
+    json_schema!({"type": "string", "maxLength": 32, "pattern": r"^([0-9]{1,6}(\.[0-9]{1,6})?(ms|s|m|h))+$"})
 }
 
 /// An instant, RFC 3339.

@@ -306,3 +306,19 @@ impl From<&TriggerRatioBounds> for Bounds {
         }
     }
 }
+
+/// The built-in plan alone, for an agent whose own plan cannot be understood.
+pub fn basic(spec: &AgentDeploymentSpec) -> Plan {
+    let gateway = spec.traffic.as_ref().is_some_and(|traffic| traffic.gateway.is_some());
+    let basic = api::basic_plan(gateway);
+    let none = BTreeMap::new();
+    let stages = basic.stages.iter().flatten();
+    let plan = Plan {
+        hash: String::new(),
+        stages: stages.filter_map(|s| resolve_stage(s, &api::StageDefaults::default(), &none).ok()).collect(),
+        triggers: basic.triggers.iter().flatten().filter_map(|t| resolve_trigger(t, &none).ok()).collect(),
+        interval: api::DEFAULT_INTERVAL,
+        source: "default".to_owned(),
+    };
+    Plan { hash: hash(&plan), ..plan }
+}
