@@ -35,7 +35,7 @@ pub mod annotations {
     pub const LAUNCH: &str = "sluice.dev/launch";
     /// Hash of the revision that the decision is about.
     pub const REVISION: &str = "sluice.dev/decided-revision";
-    /// `RollBack`, or absent while a launch climbs.
+    /// How the launch ends, such as `RolledBack`; absent while it climbs.
     pub const DECISION: &str = "sluice.dev/decision";
     /// Why, as `Reason: message`.
     pub const REASON: &str = "sluice.dev/reason";
