@@ -36,6 +36,7 @@ use super::{AgentDeploymentStatus, LaunchPlanSpec, Metrics, rules, schema};
     validation = rules::agent_name()
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = schema::never_null)]
 #[x_kube(validation = rules::has_port())]
 #[x_kube(validation = rules::shares_need_a_gateway())]
 #[x_kube(validation = rules::gates_name_metrics())]
@@ -116,7 +117,7 @@ pub struct TemplateMetadata {
 #[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
 pub struct TemplateSpec {
     /// The containers; the first one is the agent.
-    #[schemars(length(min = 1, max = 32))]
+    #[schemars(length(min = 1, max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub containers: Vec<Container>,
     /// Everything else, carried as it is.
     #[serde(flatten)]

@@ -84,7 +84,7 @@ impl JsonSchema for Amount {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "x-kubernetes-int-or-string": true,
-            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "nullable": false, // kube adds `true` to optional ones that do not say
             "maxLength": 24,
             "pattern": r"^-?[0-9]{1,12}(\.[0-9]{1,9})?(%|ms|s|m|h)?$",
         })

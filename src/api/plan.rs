@@ -11,6 +11,7 @@ use super::{Amount, rules, schema};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = rules::shares_rise())]
+#[x_kube(validation = rules::stages_can_end())]
 pub struct LaunchPlanSpec {
     /// What every stage uses that does not say otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -58,8 +59,9 @@ pub struct Stage {
 }
 
 /// How long a wait may last, and its outcome.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("duration(self.after) >= duration('1s')").message("a deadline must be at least 1s").field_path(".after"))]
 pub struct Deadline {
     /// Counted from the moment the stage was entered; stands still while the agent is paused.
     #[schemars(schema_with = "schema::duration")]
@@ -114,6 +116,7 @@ pub enum OnFail {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("[has(self.value), has(self.ratioToStable), has(self.differenceFromStable)].filter(x, x).size() == 1").message("a metric gate has exactly one of value, ratioToStable, differenceFromStable: keep one"))]
+#[x_kube(validation = Rule::new("!has(self.window) || duration(self.window) >= duration('1s')").message("window must be at least 1s").field_path(".window"))]
 pub struct MetricGate {
     /// A standard metric or one of `spec.metrics.define`.
     #[schemars(length(min = 1, max = 63))]
@@ -170,6 +173,7 @@ pub struct GateBounds {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.atLeast) || has(self.atMost)").message("give atLeast, atMost or both"))]
+#[x_kube(validation = Rule::new("!has(self.floor) || has(self.atMost)").message("floor is the smallest limit that atMost can become: add atMost, or remove floor").field_path(".floor"))]
 pub struct GateRatioBounds {
     /// Passes when canary >= this multiple of stable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -216,6 +220,7 @@ pub struct Trigger {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("[has(self.value), has(self.ratioToStable), has(self.differenceFromStable)].filter(x, x).size() == 1").message("a metric trigger has exactly one of value, ratioToStable, differenceFromStable: keep one"))]
+#[x_kube(validation = Rule::new("!has(self.window) || duration(self.window) >= duration('1s')").message("window must be at least 1s").field_path(".window"))]
 pub struct MetricTrigger {
     /// A standard metric or one of `spec.metrics.define`.
     #[schemars(length(min = 1, max = 63))]
@@ -256,6 +261,7 @@ pub struct TriggerBounds {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.above) || has(self.below)").message("give above, below or both"))]
+#[x_kube(validation = Rule::new("!has(self.floor) || has(self.above)").message("floor is the smallest limit that above can become: add above, or remove floor").field_path(".floor"))]
 pub struct TriggerRatioBounds {
     /// In breach when canary > max(this multiple of stable, floor).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -274,6 +280,7 @@ pub struct TriggerRatioBounds {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.restarts) != has(self.condition)").message("a health trigger is exactly one of restarts, condition: keep one"))]
 #[x_kube(validation = Rule::new("has(self.restarts) == has(self.within)").message("restarts and within go together: restarts: 3, within: 5m"))]
+#[x_kube(validation = Rule::new("!has(self.within) || duration(self.within) >= duration('1s')").message("within must be at least 1s").field_path(".within"))]
 pub struct HealthTrigger {
     /// So many container restarts of the canary's pods, all together.
     #[serde(default, skip_serializing_if = "Option::is_none")]

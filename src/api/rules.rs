@@ -1,6 +1,8 @@
 //! The CEL rules that span several fields: the API server refuses a wrong manifest itself, with the field and the mend.
 //!
 //! Rules of one field stand at the field. Each rule has a good and a bad case in `tests/manifests/`.
+//! The API server bounds what a rule may cost before it accepts it: a text of unknown length (`string(number)`, the result
+//! of `format`) may be a message, but nothing may be computed with it. Hence the first offender is named, not all.
 
 use kube::core::{Message, Rule};
 
@@ -19,6 +21,45 @@ macro_rules! later {
     };
 }
 
+/// Gate or trigger `$x` names a metric that nobody defined.
+macro_rules! unknown_metric {
+    ($x:literal) => {
+        concat!(
+            "has(",
+            $x,
+            ".metric) && !(",
+            $x,
+            ".metric.name in ",
+            standard!(),
+            ")",
+            " && !(has(self.metrics) && has(self.metrics.define) && self.metrics.define.exists(d, d.name == ",
+            $x,
+            ".metric.name))",
+        )
+    };
+}
+
+/// Trigger `t` compares shares of events by a multiple alone.
+macro_rules! no_floor {
+    () => {
+        "has(t.metric) && has(t.metric.ratioToStable) && has(t.metric.ratioToStable.above) && !has(t.metric.ratioToStable.floor) \
+         && (t.metric.name in ['success_rate','error_rate','tool_error_rate','quarantine_rate'] \
+         || has(self.metrics) && has(self.metrics.define) && self.metrics.define.exists(d, d.name == t.metric.name && has(d.ratio)))"
+    };
+}
+
+/// Stage `s` could never be left: its deadline (its own, the plan's, or 24h) is not after its minimum duration.
+macro_rules! never_left {
+    () => {
+        "has(s.minDuration) && duration(s.minDuration) >= duration(has(s.deadline) ? s.deadline.after \
+         : has(self.stageDefaults) && has(self.stageDefaults.deadline) ? self.stageDefaults.deadline.after : '24h')"
+    };
+}
+
+fn expression(text: &str) -> Message {
+    Message::Expression(text.to_owned())
+}
+
 /// Shares rise from stage to stage.
 pub(super) fn shares_rise() -> Rule {
     Rule::new(concat!(
@@ -26,17 +67,24 @@ pub(super) fn shares_rise() -> Rule {
         later!(),
         ".all(i, i >= size(self.stages) || self.stages[i].traffic > self.stages[i-1].traffic)"
     ))
-    .message(Message::Expression(
-        concat!(
-            later!(),
-            ".filter(i, i < size(self.stages) && self.stages[i].traffic <= self.stages[i-1].traffic)",
-            r#".map(i, 'stages[' + string(i) + '].traffic: ' + string(self.stages[i].traffic) + ': stage "' + self.stages[i].name"#,
-            r#" + '" is not above "' + self.stages[i-1].name + '" (' + string(self.stages[i-1].traffic)"#,
-            r#" + '): shares must rise; reorder the stages or raise it').join('; ')"#,
-        )
-        .to_owned(),
-    ))
+    .message(expression(concat!(
+        later!(),
+        ".map(i, i < size(self.stages) && self.stages[i].traffic <= self.stages[i-1].traffic",
+        r#", 'stages[%d].traffic: %d: stage "%s" is not above "%s" (%d): shares must rise; reorder the stages or raise it'"#,
+        ".format([i, self.stages[i].traffic, self.stages[i].name, self.stages[i-1].name, self.stages[i-1].traffic]))[0]",
+    )))
     .field_path(".stages")
+}
+
+/// A stage's minimum duration lies before its deadline.
+pub(super) fn stages_can_end() -> Rule {
+    Rule::new(concat!("!has(self.stages) || !self.stages.exists(s, ", never_left!(), ")"))
+        .message(expression(concat!(
+            "self.stages.map(s, ", never_left!(),
+            r#", 'stage "%s" can never be left: its deadline (24h when nothing says otherwise) is not after its minDuration %s; raise deadline.after or lower minDuration'"#,
+            ".format([s.name, s.minDuration]))[0]",
+        )))
+        .field_path(".stages")
 }
 
 /// Names of agents become names of Services.
@@ -59,40 +107,87 @@ pub(super) fn shares_need_a_gateway() -> Rule {
         "has(self.traffic) && has(self.traffic.gateway) || !has(self.launch) || !has(self.launch.stages) \
          || self.launch.stages.all(s, s.traffic == 0 || s.traffic == 100)",
     )
-    .message("without spec.traffic.gateway there are no shares: a stage's traffic is 0 or 100; add the gateway or change the stages")
+    .message(expression(concat!(
+        "self.launch.stages.map(s, s.traffic != 0 && s.traffic != 100",
+        r#", 'stage "%s" asks for %d %% of the traffic: without spec.traffic.gateway a share is 0 or 100; add the gateway or change the stage'"#,
+        ".format([s.name, s.traffic]))[0]",
+    )))
     .field_path(".launch")
 }
 
 /// Gates name metrics that exist.
 pub(super) fn gates_name_metrics() -> Rule {
     Rule::new(concat!(
-        "!has(self.launch) || !has(self.launch.stages) || self.launch.stages.all(s, !has(s.gates) || s.gates.all(g, !has(g.metric) || g.metric.name in ",
-        standard!(),
-        " || has(self.metrics) && has(self.metrics.define) && self.metrics.define.exists(d, d.name == g.metric.name)))"
+        "!has(self.launch) || !has(self.launch.stages) || !self.launch.stages.exists(s, has(s.gates) && s.gates.exists(g, ",
+        unknown_metric!("g"),
+        "))"
     ))
-    .message("a gate names a metric that is neither standard nor in spec.metrics.define: correct the name or define it")
+    .message(expression(concat!(
+        "self.launch.stages.map(s, has(s.gates) && s.gates.exists(g, ", unknown_metric!("g"), "), s.gates.map(g, ", unknown_metric!("g"),
+        r#", 'stage "%s": gate "%s" names metric "%s", which is neither standard nor in spec.metrics.define: correct the name or define it'"#,
+        ".format([s.name, g.name, g.metric.name]))[0])[0]",
+    )))
     .field_path(".launch")
 }
 
 /// Triggers name metrics that exist.
 pub(super) fn triggers_name_metrics() -> Rule {
     Rule::new(concat!(
-        "!has(self.launch) || !has(self.launch.triggers) || self.launch.triggers.all(t, !has(t.metric) || t.metric.name in ",
-        standard!(),
-        " || has(self.metrics) && has(self.metrics.define) && self.metrics.define.exists(d, d.name == t.metric.name))"
+        "!has(self.launch) || !has(self.launch.triggers) || !self.launch.triggers.exists(t, ",
+        unknown_metric!("t"),
+        ")"
     ))
-    .message("a trigger names a metric that is neither standard nor in spec.metrics.define: correct the name or define it")
+    .message(expression(concat!(
+        "self.launch.triggers.map(t, ", unknown_metric!("t"),
+        r#", 'trigger "%s" names metric "%s", which is neither standard nor in spec.metrics.define: correct the name or define it'"#,
+        ".format([t.name, t.metric.name]))[0]",
+    )))
     .field_path(".launch")
 }
 
 /// A multiple of a share of events needs a floor.
 pub(super) fn rates_need_a_floor() -> Rule {
-    Rule::new(
-        "!has(self.launch) || !has(self.launch.triggers) || self.launch.triggers.all(t, !has(t.metric) || !has(t.metric.ratioToStable) \
-         || !has(t.metric.ratioToStable.above) || has(t.metric.ratioToStable.floor) \
-         || !(t.metric.name in ['success_rate','error_rate','tool_error_rate','quarantine_rate'] \
-         || has(self.metrics) && has(self.metrics.define) && self.metrics.define.exists(d, d.name == t.metric.name && has(d.ratio))))",
-    )
-    .message("ratioToStable.above on a share of events needs a floor, because twice nothing is nothing: add floor, such as 1%")
+    Rule::new(concat!(
+        "!has(self.launch) || !has(self.launch.triggers) || !self.launch.triggers.exists(t, ",
+        no_floor!(),
+        ")"
+    ))
+    .message(expression(concat!(
+        "self.launch.triggers.map(t, ", no_floor!(),
+        r#", 'trigger "%s": ratioToStable.above on a share of events needs a floor, because twice nothing is nothing: add floor, such as 1%%'"#,
+        ".format([t.name]))[0]",
+    )))
     .field_path(".launch")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_rules_know_exactly_the_standard_metrics() {
+        let defined: Vec<_> = crate::api::standard_metrics()
+            .into_iter()
+            .map(|metric| metric.name)
+            .collect();
+        let listed: Vec<_> = standard!()
+            .split('\'')
+            .filter(|part| part.contains(|c: char| c.is_ascii_lowercase()))
+            .collect();
+        assert_eq!(listed, defined);
+    }
+
+    #[test]
+    fn the_rules_know_exactly_the_standard_shares_of_events() {
+        let shares: Vec<_> = crate::api::standard_metrics()
+            .into_iter()
+            .filter(|metric| metric.ratio.is_some())
+            .map(|metric| metric.name)
+            .collect();
+        assert_eq!(
+            shares,
+            ["success_rate", "error_rate", "tool_error_rate", "quarantine_rate"]
+        );
+        for share in shares {
+            assert!(no_floor!().contains(&format!("'{share}'")), "{share}");
+        }
+    }
 }

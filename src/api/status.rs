@@ -10,6 +10,7 @@ use super::schema;
 /// Status of an agent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = schema::never_null)]
 pub struct AgentDeploymentStatus {
     /// Generation of the spec that this status speaks about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
