@@ -164,14 +164,9 @@ pub(super) fn rates_need_a_floor() -> Rule {
 mod tests {
     #[test]
     fn the_rules_know_exactly_the_standard_metrics() {
-        let defined: Vec<_> = crate::api::standard_metrics()
-            .into_iter()
-            .map(|metric| metric.name)
-            .collect();
-        let listed: Vec<_> = standard!()
-            .split('\'')
-            .filter(|part| part.contains(|c: char| c.is_ascii_lowercase()))
-            .collect();
+        let defined: Vec<_> = crate::api::standard_metrics().into_iter().map(|metric| metric.name).collect();
+        let listed: Vec<_> =
+            standard!().split('\'').filter(|part| part.contains(|c: char| c.is_ascii_lowercase())).collect();
         assert_eq!(listed, defined);
     }
 
@@ -182,10 +177,7 @@ mod tests {
             .filter(|metric| metric.ratio.is_some())
             .map(|metric| metric.name)
             .collect();
-        assert_eq!(
-            shares,
-            ["success_rate", "error_rate", "tool_error_rate", "quarantine_rate"]
-        );
+        assert_eq!(shares, ["success_rate", "error_rate", "tool_error_rate", "quarantine_rate"]);
         for share in shares {
             assert!(no_floor!().contains(&format!("'{share}'")), "{share}");
         }

@@ -89,10 +89,7 @@ pub fn labels(agent: &str, revision: Option<&str>) -> BTreeMap<String, String> {
 /// The labels that select the pods of an agent, or of one revision of it.
 pub fn selector(agent: &str, revision: Option<&str>) -> BTreeMap<String, String> {
     let revision = revision.map(|hash| (REVISION_LABEL.to_owned(), hash.to_owned()));
-    revision
-        .into_iter()
-        .chain([(AGENT_LABEL.to_owned(), agent.to_owned())])
-        .collect()
+    revision.into_iter().chain([(AGENT_LABEL.to_owned(), agent.to_owned())]).collect()
 }
 
 /// Stores a revision. `number` orders them; the API server keeps the contents from changing.
@@ -134,20 +131,13 @@ pub fn deployment(owner: &Owner, revision: &Revision, size: i32) -> DynamicObjec
 pub fn revision_service(owner: &Owner, revision: &Revision) -> Service {
     Service {
         metadata: owner.metadata(revision.name(), Some(&revision.hash)),
-        spec: Some(service(
-            selector(&owner.name, Some(&revision.hash)),
-            revision.port,
-        )),
+        spec: Some(service(selector(&owner.name, Some(&revision.hash)), revision.port)),
         status: None,
     }
 }
 
 /// The agent's Service: it selects one revision, or nothing. `annotations` are those of the decision that moves it.
-pub fn agent_service(
-    owner: &Owner,
-    selected: Option<&Revision>,
-    annotations: BTreeMap<String, String>,
-) -> Service {
+pub fn agent_service(owner: &Owner, selected: Option<&Revision>, annotations: BTreeMap<String, String>) -> Service {
     let hash = selected.map_or(NO_REVISION, |revision| &revision.hash);
     let port = selected.map_or(SERVICE_PORT, |revision| revision.port);
     Service {
@@ -163,10 +153,7 @@ pub fn agent_service(
 /// Which revision a Service selects.
 pub fn selected_revision(service: &Service) -> Option<String> {
     let selector = service.spec.as_ref()?.selector.as_ref()?;
-    selector
-        .get(REVISION_LABEL)
-        .filter(|hash| *hash != NO_REVISION)
-        .cloned()
+    selector.get(REVISION_LABEL).filter(|hash| *hash != NO_REVISION).cloned()
 }
 
 fn service(selector: BTreeMap<String, String>, port: i32) -> ServiceSpec {
@@ -185,10 +172,7 @@ fn service(selector: BTreeMap<String, String>, port: i32) -> ServiceSpec {
 
 /// The agent's own ServiceAccount, used when the template names none.
 pub fn service_account(owner: &Owner) -> ServiceAccount {
-    ServiceAccount {
-        metadata: owner.metadata(owner.name.clone(), None),
-        ..ServiceAccount::default()
-    }
+    ServiceAccount { metadata: owner.metadata(owner.name.clone(), None), ..ServiceAccount::default() }
 }
 
 /// How a drain of nodes may thin out the pods of a revision: a tenth at a time, and one at least, so that it never blocks;

@@ -34,10 +34,7 @@ pub fn pods(pods: &[Pod], size: i32) -> Pods {
         size,
         ready: i32::try_from(ready.len()).unwrap_or(i32::MAX),
         all_ready_since: all_ready_since(&ready, size),
-        restarts: sorted
-            .iter()
-            .map(|pod| (pod.name_any(), restarts(pod)))
-            .collect::<BTreeMap<_, _>>(),
+        restarts: sorted.iter().map(|pod| (pod.name_any(), restarts(pod))).collect::<BTreeMap<_, _>>(),
         crash_loop: waits(&|reason| reason == CRASH_LOOP),
         image_pull: waits(&|reason| IMAGE_PULL.contains(&reason)),
     }
@@ -51,18 +48,14 @@ fn is_alive(pod: &Pod) -> bool {
 /// The pod's Ready condition, if it is true.
 fn ready_condition(pod: &Pod) -> Option<&PodCondition> {
     let conditions = pod.status.as_ref()?.conditions.as_ref()?;
-    conditions
-        .iter()
-        .find(|condition| condition.type_ == "Ready" && condition.status == "True")
+    conditions.iter().find(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 /// Since when `size` of the pods are ready: the instant at which the last of the `size` oldest became so.
 fn all_ready_since(ready: &[&PodCondition], size: i32) -> Option<Timestamp> {
     let last = usize::try_from(size).ok()?.checked_sub(1)?;
-    let mut since: Vec<Timestamp> = ready
-        .iter()
-        .filter_map(|condition| Some(condition.last_transition_time.as_ref()?.0))
-        .collect();
+    let mut since: Vec<Timestamp> =
+        ready.iter().filter_map(|condition| Some(condition.last_transition_time.as_ref()?.0)).collect();
     since.sort_unstable();
     since.get(last).copied()
 }
@@ -86,21 +79,14 @@ fn waiting(pod: &Pod, wanted: &dyn Fn(&str) -> bool) -> Option<String> {
         let exit = last_exit(container).filter(|_| reason == CRASH_LOOP);
         let why = exit.or_else(|| waiting.message.clone());
         let why = why.map(|why| format!(": {why}")).unwrap_or_default();
-        Some(format!(
-            "container {} of pod {} waits in {reason}{why}",
-            container.name,
-            pod.name_any()
-        ))
+        Some(format!("container {} of pod {} waits in {reason}{why}", container.name, pod.name_any()))
     })
 }
 
 /// How the container ended last.
 fn last_exit(container: &ContainerStatus) -> Option<String> {
     let ended = container.last_state.as_ref()?.terminated.as_ref()?;
-    let reason = ended
-        .reason
-        .as_deref()
-        .filter(|reason| !matches!(*reason, "Error" | "Completed"));
+    let reason = ended.reason.as_deref().filter(|reason| !matches!(*reason, "Error" | "Completed"));
     let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
     Some(format!("last exit {}{reason}", ended.exit_code))
 }
@@ -152,9 +138,8 @@ mod tests {
     #[test]
     fn pods_that_go_or_have_gone_are_not_ready() {
         let mut leaving = ready("a", T1);
-        leaving.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
-            T2.parse().unwrap(),
-        ));
+        leaving.metadata.deletion_timestamp =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(T2.parse().unwrap()));
         let mut evicted = ready("b", T1);
         let status = evicted.status.as_mut().unwrap();
         (status.phase, status.reason) = (Some("Failed".to_owned()), Some("Evicted".to_owned()));
@@ -177,10 +162,7 @@ mod tests {
     }
 
     fn waits(reason: &str, message: &str, exit: Option<(i32, &str)>) -> Pod {
-        let last = exit.map_or(
-            json!({}),
-            |(code, reason)| json!({"terminated": {"exitCode": code, "reason": reason}}),
-        );
+        let last = exit.map_or(json!({}), |(code, reason)| json!({"terminated": {"exitCode": code, "reason": reason}}));
         let container = json!({
             "name": "agent", "image": "", "imageID": "", "ready": false, "restartCount": 3, "lastState": last,
             "state": {"waiting": {"reason": reason, "message": message}},
@@ -190,33 +172,18 @@ mod tests {
 
     #[test]
     fn a_crash_loop_tells_the_container_and_its_last_exit() {
-        let told = |exit| {
-            pods(&[waits("CrashLoopBackOff", "back-off 40s", exit)], 1)
-                .crash_loop
-                .unwrap()
-        };
-        assert_eq!(
-            told(Some((1, "Error"))),
-            "container agent of pod x waits in CrashLoopBackOff: last exit 1"
-        );
+        let told = |exit| pods(&[waits("CrashLoopBackOff", "back-off 40s", exit)], 1).crash_loop.unwrap();
+        assert_eq!(told(Some((1, "Error"))), "container agent of pod x waits in CrashLoopBackOff: last exit 1");
         assert_eq!(
             told(Some((137, "OOMKilled"))),
             "container agent of pod x waits in CrashLoopBackOff: last exit 137 (OOMKilled)"
         );
-        assert_eq!(
-            told(None),
-            "container agent of pod x waits in CrashLoopBackOff: back-off 40s"
-        );
+        assert_eq!(told(None), "container agent of pod x waits in CrashLoopBackOff: back-off 40s");
     }
 
     #[test]
     fn an_image_that_cannot_be_pulled_tells_why() {
-        for reason in [
-            "ErrImagePull",
-            "ImagePullBackOff",
-            "InvalidImageName",
-            "ErrImageNeverPull",
-        ] {
+        for reason in ["ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"] {
             let seen = pods(&[waits(reason, "no such tag", None)], 1);
             let told = format!("container agent of pod x waits in {reason}: no such tag");
             assert_eq!((seen.image_pull, seen.crash_loop), (Some(told), None));

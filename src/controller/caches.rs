@@ -95,10 +95,7 @@ pub(crate) fn watch(client: &Client, routes: bool) -> (Controller<WatchedAgent>,
 }
 
 /// A store and the stream that fills it.
-fn cached<K>(
-    api: Api<K>,
-    config: watcher::Config,
-) -> (Store<K>, impl Stream<Item = Result<K, watcher::Error>> + Send)
+fn cached<K>(api: Api<K>, config: watcher::Config) -> (Store<K>, impl Stream<Item = Result<K, watcher::Error>> + Send)
 where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + Sync + 'static,
 {
@@ -118,17 +115,14 @@ fn owner(object: &impl ResourceExt) -> Option<ObjectRef<WatchedAgent>> {
 }
 
 /// The agents whose revision a ConfigMap is part of, or whose frozen copy it is.
-fn users_of(
-    config_map: &PartialObjectMeta<ConfigMap>,
-    agents: &Store<WatchedAgent>,
-) -> Vec<ObjectRef<WatchedAgent>> {
+fn users_of(config_map: &PartialObjectMeta<ConfigMap>, agents: &Store<WatchedAgent>) -> Vec<ObjectRef<WatchedAgent>> {
     let (name, namespace) = (config_map.name_any(), config_map.namespace());
     let uses = |agent: &Arc<WatchedAgent>| {
         let Ok(agent) = &agent.0 else { return false };
         agent.namespace() == namespace && revision::config_maps(&agent.spec).is_ok_and(|names| names.contains(&name))
     };
-    let users = agents.state().into_iter().filter(uses).map(|agent| ObjectRef::from_obj(agent.as_ref()));
-    users.chain(owner(config_map)).collect()
+    let found = agents.state().into_iter().filter(uses).map(|agent| ObjectRef::from_obj(agent.as_ref()));
+    found.chain(owner(config_map)).collect()
 }
 
 /// The kind of a dynamic object, for its API.

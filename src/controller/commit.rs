@@ -76,7 +76,8 @@ async fn tell(ctx: &Context, agent: &AgentDeployment, step: &Step) {
             action: "Launch".to_owned(),
             secondary: None,
         };
-        let request = ctx.recorder.publish(&publish, &agent.object_ref(&()));
+        let about = agent.object_ref(&());
+        let request = ctx.recorder.publish(&publish, &about);
         if let Err(error) = ctx.calls.write("create", "Event", &name, request).await {
             tracing::warn!(namespace, agent = name, launch, %error, "could not publish an Event");
         }

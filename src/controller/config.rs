@@ -44,6 +44,10 @@ pub enum ConfigError {
     },
 }
 
+fn named_before(earlier: &[Source], source: &Source) -> bool {
+    earlier.iter().any(|other| other.name == source.name)
+}
+
 impl Config {
     /// Reads and checks the file.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
@@ -55,8 +59,11 @@ impl Config {
             let problem = "concurrency is 0: set 1 or more".to_owned();
             return Err(ConfigError::Wrong { path: name(), problem });
         }
-        crate::signals::check_sources(&config.sources)
-            .map_err(|error| ConfigError::Wrong { path: name(), problem: error.to_string() })?;
+        let twice = config.sources.iter().enumerate().find(|(i, source)| named_before(&config.sources[..*i], source));
+        if let Some((_, source)) = twice {
+            let problem = format!("two sources are named {:?}: rename one, agents choose sources by name", source.name);
+            return Err(ConfigError::Wrong { path: name(), problem });
+        }
         Ok(config)
     }
 }

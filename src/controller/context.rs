@@ -21,6 +21,7 @@ pub(crate) struct Context {
     pub(crate) calls: Calls,
     pub(crate) recorder: Recorder,
     pub(crate) sampler: Arc<Sampler>,
+    pub(crate) clock: fn() -> Timestamp,
     pub(crate) memory: Mutex<HashMap<Key, Memory>>,
 }
 
@@ -58,9 +59,9 @@ impl Context {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    /// The wall clock, to the millisecond: the only place where a pass reads it.
+    /// The wall clock, to the millisecond.
     pub(crate) fn now(&self) -> Timestamp {
-        let now = Timestamp::now();
+        let now = (self.clock)();
         Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
     }
 }

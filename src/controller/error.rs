@@ -29,6 +29,9 @@ pub enum Error {
     /// The object changed under us: look again at once.
     #[error("{0} changed meanwhile")]
     Stale(String),
+    /// An object of the agent's name belongs to somebody else.
+    #[error("{0} exists and is not Sluice's: rename the agent, or remove that object")]
+    Taken(String),
     /// Another process leads.
     #[error("this process does not lead")]
     NotLeading,
@@ -58,6 +61,7 @@ impl Error {
                 _ => "Unreachable",
             },
             Self::Stale(_) => "Conflict",
+            Self::Taken(_) => "NameTaken",
             Self::NotLeading => "NotLeading",
             Self::LostRevision { .. } => "LostRevision",
             Self::Json(..) => "Bug",

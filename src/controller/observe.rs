@@ -81,13 +81,18 @@ pub(crate) fn ask(ctx: &Context, key: &Key, prepared: &Prepared, step: &Step, se
         ready_pods: seen.pods.get(&launch.revision).map_or(0, |pods| pods.ready),
         questions,
     };
-    ctx.sampler.watch(key, watch);
+    ctx.sampler.watch(key.clone(), watch);
 }
 
 /// The questions of the stage's gates and of all triggers.
 fn questions(plan: &Plan, stage: i32, phase: Phase) -> BTreeMap<CheckName, Question> {
     let climbing = phase == Phase::Progressing;
-    let gates = plan.stages.get(usize::try_from(stage).unwrap_or(usize::MAX)).filter(|_| climbing).into_iter().flat_map(|stage| &stage.gates);
+    let gates = plan
+        .stages
+        .get(usize::try_from(stage).unwrap_or(usize::MAX))
+        .filter(|_| climbing)
+        .into_iter()
+        .flat_map(|stage| &stage.gates);
     let gates = gates.filter_map(|gate| match &gate.check {
         GateCheck::Metric(question) => Some((CheckName::Gate(stage, gate.name.clone()), (**question).clone())),
         GateCheck::Health(_) => None,

@@ -153,7 +153,10 @@ async fn remove(ctx: &Context, key: &Key, hash: &str) -> Result<(), Error> {
 
 async fn delete<K>(ctx: &Context, key: &Key, kind: &'static str, name: &str) -> Result<(), Error>
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + serde::de::DeserializeOwned,
 {
     let api = Api::<K>::namespaced(ctx.client.clone(), &key.0);
     match ctx.calls.write("delete", kind, name, api.delete(name, &DeleteParams::background())).await {
@@ -162,4 +165,3 @@ where
         Ok(_) => Ok(()),
     }
 }
-

@@ -3,10 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::runtime::reflector::ObjectRef;
@@ -20,9 +19,12 @@ use crate::api::{AgentDeployment, AgentDeploymentSpec, clip};
 use crate::children::{self, Owner};
 use crate::launch::{self, Plan, WantedRevision};
 use crate::revision::{self, Revision};
+use crate::traffic::HTTPRoute;
 
 /// A refused template is tried again after so long: quota and admission policies change without telling us.
-const RETRY: Duration = Duration::from_mins(1);
+const RETRY: SignedDuration = SignedDuration::from_mins(1);
+/// What could not be read is read again after so long.
+const UNREADABLE: SignedDuration = SignedDuration::from_secs(3);
 
 /// What the spec asks for.
 pub(crate) struct Prepared {
@@ -47,13 +49,36 @@ struct Inputs {
 }
 
 /// Computes the plan and the wanted revision, or returns those of the last pass when nothing they depend on has changed.
-pub(crate) async fn prepare(ctx: &Context, key: &Key, agent: &AgentDeployment) -> Result<Arc<Prepared>, Error> {
+///
+/// It cannot fail: what cannot be read makes the wanted revision unknown, which holds the launch and no rollback.
+pub(crate) async fn prepare(ctx: &Context, key: &Key, agent: &AgentDeployment) -> Arc<Prepared> {
     let inputs = inputs(ctx, key, agent);
     let last = ctx.remember(key, |memory| memory.prepared.clone());
     if let Some(last) = last.filter(|last| last.inputs == inputs && last.retry_at.is_none_or(|at| ctx.now() < at)) {
-        return Ok(last);
+        return last;
     }
-    let contents = read_config_maps(ctx, key, &inputs).await?;
+    let fresh = match compute(ctx, key, agent, &inputs).await {
+        Ok(fresh) => fresh,
+        Err(error) => {
+            tracing::warn!(namespace = key.0, agent = key.1, %error, "the wanted revision cannot be known");
+            unreadable(ctx, agent, inputs, &error)
+        }
+    };
+    let prepared = Arc::new(fresh);
+    ctx.remember(key, |memory| memory.prepared = Some(prepared.clone()));
+    prepared
+}
+
+/// Nothing is known of the wanted revision for a moment.
+fn unreadable(ctx: &Context, agent: &AgentDeployment, inputs: Inputs, error: &Error) -> Prepared {
+    let message = clip(&format!("{error}; it is tried again"), 512);
+    let wanted = WantedRevision::Unknown { reason: "Unreadable".to_owned(), message };
+    let retry_at = Some(ctx.now() + UNREADABLE);
+    Prepared { inputs, plan: plan(&agent.spec).0, wanted, revision: None, retry_at }
+}
+
+async fn compute(ctx: &Context, key: &Key, agent: &AgentDeployment, inputs: &Inputs) -> Result<Prepared, Error> {
+    let contents = read_config_maps(ctx, key, inputs).await?;
     let (plan, wanted, revision) = match (plan(&agent.spec), Revision::of(&key.1, &agent.spec, &contents)) {
         ((plan, Some(problem)), _) => (plan, problem, None),
         ((plan, None), Err(error)) => {
@@ -62,14 +87,16 @@ pub(crate) async fn prepare(ctx: &Context, key: &Key, agent: &AgentDeployment) -
         }
         ((plan, None), Ok(revision)) => {
             let revision = Arc::new(revision);
-            (plan, try_out(ctx, key, agent, &revision).await?, Some(revision))
+            let wanted = match names_taken(ctx, key, agent).await? {
+                Some(taken) => taken,
+                None => try_out(ctx, key, agent, &revision).await?,
+            };
+            (plan, wanted, Some(revision))
         }
     };
-    let refused = matches!(wanted, WantedRevision::Refused { .. });
-    let retry_at = refused.then(|| ctx.now() + SignedDuration::try_from(RETRY).unwrap_or_default());
-    let prepared = Arc::new(Prepared { inputs, plan, wanted, revision, retry_at });
-    ctx.remember(key, |memory| memory.prepared = Some(prepared.clone()));
-    Ok(prepared)
+    let refused = !matches!(wanted, WantedRevision::Known(_));
+    let retry_at = refused.then(|| ctx.now() + RETRY);
+    Ok(Prepared { inputs: inputs.clone(), plan, wanted, revision, retry_at })
 }
 
 fn inputs(ctx: &Context, key: &Key, agent: &AgentDeployment) -> Inputs {
@@ -105,6 +132,29 @@ fn plan(spec: &AgentDeploymentSpec) -> (Plan, Option<WantedRevision>) {
             (launch::basic(spec), Some(problem))
         }
     }
+}
+
+/// Before the first launch: objects of the agent's name that are not Sluice's are never taken over.
+async fn names_taken(ctx: &Context, key: &Key, agent: &AgentDeployment) -> Result<Option<WantedRevision>, Error> {
+    let begun = agent.status.as_ref().is_some_and(|status| status.state.launch.is_some());
+    let Some(owner) = Owner::of(agent).filter(|_| !begun) else { return Ok(None) };
+    let (namespace, name) = (&key.0, &key.1);
+    let services = Api::<Service>::namespaced(ctx.client.clone(), namespace);
+    let accounts = Api::<ServiceAccount>::namespaced(ctx.client.clone(), namespace);
+    let service = ctx.calls.read("Service", name, services.get_opt(name)).await?;
+    let account = ctx.calls.read("ServiceAccount", name, accounts.get_opt(name)).await?;
+    let mut taken = Vec::new();
+    taken.extend(service.filter(|object| !owner.controls(object)).map(|_| "Service"));
+    taken.extend(account.filter(|object| !owner.controls(object)).map(|_| "ServiceAccount"));
+    if ctx.caches.routes.is_some() && agent.spec.traffic.is_some() {
+        let routes = Api::<HTTPRoute>::namespaced(ctx.client.clone(), namespace);
+        let route = ctx.calls.read("HTTPRoute", name, routes.get_opt(name)).await?;
+        taken.extend(route.filter(|object| !owner.controls(object)).map(|_| "HTTPRoute"));
+    }
+    Ok((!taken.is_empty()).then(|| WantedRevision::Unknown {
+        reason: "NameTaken".to_owned(),
+        message: Error::Taken(format!("{} {name}", taken.join(", "))).to_string(),
+    }))
 }
 
 /// Asks the API server whether it would take the revision's Deployment. One that runs already was taken.

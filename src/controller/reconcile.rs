@@ -21,13 +21,13 @@ pub(crate) async fn reconcile_when_ready(watched: Arc<WatchedAgent>, ctx: Arc<Co
     if ctx.caches.ready().await.is_err() {
         return Ok(Action::requeue(Duration::from_secs(1))); // the watches are ending: the process stops
     }
-    reconcile(watched, ctx).await
+    Box::pin(reconcile(&watched, &ctx)).await
 }
 
 /// One pass over one agent.
-pub(crate) async fn reconcile(watched: Arc<WatchedAgent>, ctx: Arc<Context>) -> Result<Action, Error> {
+pub(crate) async fn reconcile(watched: &WatchedAgent, ctx: &Context) -> Result<Action, Error> {
     let begun = Instant::now();
-    let key = key(&watched);
+    let key = key(watched);
     let request = ctx.agents(&key.0);
     let found = ctx.calls.read("AgentDeployment", &key.1, request.get_opt(&key.1)).await?;
     let Some(agent) = found.filter(|agent| agent.metadata.deletion_timestamp.is_none()) else {
@@ -35,18 +35,18 @@ pub(crate) async fn reconcile(watched: Arc<WatchedAgent>, ctx: Arc<Context>) -> 
         return Ok(Action::await_change());
     };
 
-    let prepared = prepare::prepare(&ctx, &key, &agent).await?;
-    let seen = observe::observe(&ctx, &key, &agent, &prepared);
+    let prepared = prepare::prepare(ctx, &key, &agent).await;
+    let seen = observe::observe(ctx, &key, &agent, &prepared);
     let state = agent.status.clone().unwrap_or_default().state;
     let now = ctx.now();
     let step = launch::step(&prepared.plan, &state, &seen, now);
 
     if step.wanted.falling {
-        perform::traffic(&ctx, &agent, &prepared, &step).await?;
+        perform::traffic(ctx, &agent, &prepared, &step).await?;
     }
-    commit::commit(&ctx, &agent, &seen, &step, now).await?;
-    perform::perform(&ctx, &agent, &prepared, &step).await?;
-    observe::ask(&ctx, &key, &prepared, &step, &seen);
+    commit::commit(ctx, &agent, &seen, &step, now).await?;
+    perform::perform(ctx, &agent, &prepared, &step).await?;
+    observe::ask(ctx, &key, &prepared, &step, &seen);
 
     ctx.remember(&key, |memory| memory.failures = 0);
     ctx.calls.metrics.passes.observe(begun.elapsed().as_secs_f64());
@@ -64,6 +64,7 @@ pub(crate) fn key(agent: &impl ResourceExt) -> Key {
 }
 
 /// A failed pass is made again, the later the more often it failed.
+#[allow(clippy::needless_pass_by_value)] // the controller asks for this signature
 pub(crate) fn again(watched: Arc<WatchedAgent>, error: &Error, ctx: Arc<Context>) -> Action {
     let key = key(watched.as_ref());
     let failures = ctx.remember(&key, |memory| {

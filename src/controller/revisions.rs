@@ -33,7 +33,8 @@ pub(crate) async fn stored(
     if let Some(wanted) = wanted
         && wanted.digest != found.digest
     {
-        let why = "another revision has the same short hash: change anything in the spec, such as an annotation".to_owned();
+        let why =
+            "another revision has the same short hash: change anything in the spec, such as an annotation".to_owned();
         return Err(Error::LostRevision { revision: hash.to_owned(), why });
     }
     ctx.remember(key, |memory| memory.revisions.insert(hash.to_owned(), found.clone()));
@@ -63,7 +64,8 @@ async fn freeze(
     revision: &Arc<Revision>,
 ) -> Result<Arc<Revision>, Error> {
     let owner = Owner::of(agent).ok_or_else(|| Error::Stale(format!("AgentDeployment {}", key.1)))?;
-    let number = agent.status.as_ref().and_then(|status| status.state.launch.as_ref()).map_or(1, |launch| launch.number + 1);
+    let number =
+        agent.status.as_ref().and_then(|status| status.state.launch.as_ref()).map_or(1, |launch| launch.number + 1);
     let object = children::controller_revision(&owner, revision, number);
     let api = Api::<ControllerRevision>::namespaced(ctx.client.clone(), &key.0);
     let params = PostParams::default();
@@ -72,6 +74,7 @@ async fn freeze(
 }
 
 fn lost(hash: &str) -> Error {
-    let why = "its ControllerRevision was deleted and the spec asks for another one: apply the former spec again".to_owned();
+    let why =
+        "its ControllerRevision was deleted and the spec asks for another one: apply the former spec again".to_owned();
     Error::LostRevision { revision: hash.to_owned(), why }
 }

@@ -1,10 +1,11 @@
 //! Wiring: clients, leadership, watches, sampler, server, and the order in which they stop.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use futures::StreamExt;
+use k8s_openapi::jiff::Timestamp;
 use kube::core::GroupVersionKind;
 use kube::runtime::controller;
 use kube::runtime::events::{Recorder, Reporter};
@@ -41,8 +42,8 @@ pub async fn run(config: Config, identity: Identity, stop: CancellationToken) ->
     let sampler_metrics = SamplerMetrics::default();
     sampler_metrics.register(&mut registry);
     let shown = Shown { registry: Arc::new(registry), ready: Arc::new(AtomicBool::new(false)) };
-    let (served, lost) = (CancellationToken::new(), CancellationToken::new());
-    let server = tokio::spawn(server::serve(identity.address, shown.clone(), served.clone()));
+    let (end, lost) = (CancellationToken::new(), CancellationToken::new());
+    let server = tokio::spawn(server::serve(identity.address, shown.clone(), end.clone()));
 
     let candidacy = CancellationToken::new();
     let lease_client = Client::try_default().await?;
@@ -68,7 +69,7 @@ pub async fn run(config: Config, identity: Identity, stop: CancellationToken) ->
 
     candidacy.cancel();
     candidate.await?;
-    served.cancel();
+    end.cancel();
     server.await??;
     if lost.is_cancelled() {
         anyhow::bail!("leadership was lost; a new start continues from the cluster's state");
@@ -92,13 +93,22 @@ async fn lead(
         tracing::warn!("the cluster has no HTTPRoutes: agents with a gateway cannot be launched");
     }
     let (wake, woken) = mpsc::channel(1024);
-    let sampler = Arc::new(Sampler::new(config.sources, wake, sampler_metrics)?);
-    let sampling = tokio::spawn(sampler.clone().run(halt.clone()));
+    let sampler = Arc::new(Sampler::new(config.sources, wake, sampler_metrics, Timestamp::now)?);
+    let (sampling, until) = (sampler.clone(), halt.clone());
+    let sampling = tokio::spawn(async move { sampling.run(until).await });
 
     let (controller, caches) = caches::watch(&client, routes);
     let reporter = Reporter { controller: "sluice".to_owned(), instance: Some(identity.pod) };
     let recorder = Recorder::new(client.clone(), reporter);
-    let ctx = Arc::new(Context { client, caches: caches.clone(), calls, recorder, sampler, memory: Default::default() });
+    let ctx = Arc::new(Context {
+        client,
+        caches: caches.clone(),
+        calls,
+        recorder,
+        sampler,
+        clock: Timestamp::now,
+        memory: Mutex::default(),
+    });
     let wakes = futures::stream::unfold(woken, |mut woken| async {
         let (namespace, name): (String, String) = woken.recv().await?;
         Some((ObjectRef::new(&name).within(&namespace), woken))

@@ -57,10 +57,11 @@ async fn route(
         let (fresh, params) = (traffic::render(owner, gateway), PostParams::default());
         return ctx.calls.write("create", "HTTPRoute", &key.1, api.create(&params, &fresh)).await.map(drop);
     };
+    if !owner.controls(&live) {
+        return Err(Error::Taken(format!("HTTPRoute {}", key.1)));
+    }
     let based = traffic::with_base(&live, gateway);
-    let Some(edited) = reshared(&based, &key.1, shares, &mark(ctx, step)) else {
-        return Ok(());
-    };
+    let edited = reshared(based, &key.1, shares, &mark(ctx, step));
     if edited.spec == live.spec {
         return Ok(());
     }
@@ -74,9 +75,9 @@ async fn route(
 }
 
 /// The route with the wanted shares; the mark changes only together with them.
-fn reshared(route: &HTTPRoute, agent: &str, shares: &Shares, mark: &Mark<'_>) -> Option<HTTPRoute> {
-    let edited = traffic::with_shares(route, agent, shares, mark);
-    Some(if edited.spec == route.spec { route.clone() } else { edited })
+fn reshared(route: HTTPRoute, agent: &str, shares: &Shares, mark: &Mark<'_>) -> HTTPRoute {
+    let edited = traffic::with_shares(&route, agent, shares, mark);
+    if edited.spec == route.spec { route } else { edited }
 }
 
 /// Refuses to raise a weight on a stale view, or against a decision that is already written on the object.
@@ -119,6 +120,9 @@ async fn service(
     }
     let api = Api::<Service>::namespaced(ctx.client.clone(), &key.0);
     let live = ctx.calls.read("Service", &key.1, api.get_opt(&key.1)).await?;
+    if live.as_ref().is_some_and(|live| !owner.controls(live)) {
+        return Err(Error::Taken(format!("Service {}", key.1)));
+    }
     let stable = step.state.stable.as_ref().map(|stable| stable.revision.as_str());
     if wanted.is_some() && wanted != stable {
         let written = live.as_ref().and_then(|service| traffic::decision(service.annotations()));

@@ -9,7 +9,7 @@ use super::retire::lose_traffic;
 use super::step::{Notes, index};
 use super::time::{after, between};
 use super::wanted::{read_back, service_moved};
-use super::{Observation, Plan, Programmed, Route, Shares, WantedRevision, capacity, gates};
+use super::{Observation, Plan, Pods, Programmed, Route, Shares, WantedRevision, capacity, gates};
 use crate::api::{Launch, Outcome, PendingRevision, Phase, StableRevision, State, TrustedRevision, clip};
 
 /// A new revision is left alone for so long, so that edits close together are one launch.
@@ -221,8 +221,12 @@ fn raised(launch: &Launch) -> String {
 
 /// Pods that are missing before the weight may rise, in words.
 fn lacks_capacity(launch: &Launch, needed: i32, seen: &Observation) -> Option<String> {
-    let ready = seen.pods.get(&launch.revision).map_or(0, |pods| pods.ready);
-    (ready < needed).then(|| format!("waiting for pods of {}: {ready}/{needed} ready", launch.revision))
+    let none = Pods::default();
+    let pods = seen.pods.get(&launch.revision).unwrap_or(&none);
+    let trouble = pods.image_pull.as_ref().or(pods.crash_loop.as_ref());
+    let trouble = trouble.map(|trouble| format!(" ({trouble})")).unwrap_or_default();
+    let text = || format!("waiting for pods of {}: {}/{needed} ready{trouble}", launch.revision, pods.ready);
+    (pods.ready < needed).then(|| clip(&text(), 512))
 }
 
 /// What the gateway has not confirmed, in words.

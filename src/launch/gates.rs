@@ -25,8 +25,8 @@ pub(super) fn judge(launch: &mut Launch, stage: &Stage, seen: &Observation, now:
             message: crate::api::clip(&reading.1, 256),
         })
         .collect();
-    remember(launch, verdicts, began, now);
-    wake
+    let stale = remember(launch, verdicts, began, now);
+    wake.into_iter().chain(stale).min()
 }
 
 /// Whether every gate passes.
@@ -60,23 +60,30 @@ fn read(
         GateCheck::Health(lasting) => read_health(*lasting, began, launch, seen, now),
         GateCheck::Metric(question) => {
             let measured = seen.measured.get(&CheckName::Gate(launch.stage, gate.name.clone()));
-            (read_metric(question, began, measured), None)
+            read_metric(question, began, measured, now)
         }
     }
 }
 
 /// A metric counts only when its data lies wholly after the stage began.
-fn read_metric(question: &Question, began: Timestamp, measured: Option<&Measured>) -> Reading {
+fn read_metric(
+    question: &Question,
+    began: Timestamp,
+    measured: Option<&Measured>,
+    now: Timestamp,
+) -> (Reading, Option<Timestamp>) {
     let Some(measured) = measured else {
-        return (Verdict::Insufficient, "not measured yet".to_owned());
+        return ((Verdict::Insufficient, "not measured yet".to_owned()), None); // the first answer wakes us
     };
     let covered = between(began, measured.sampled_at);
     let needed = question.window.unwrap_or_default();
     let early = measured.sampled_at <= began || covered < needed;
     if early && !matches!(measured.verdict, Verdict::Error | Verdict::NotApplicable) {
-        return (Verdict::Insufficient, format!("{} of the {} window", human(covered), human(needed)));
+        let message = format!("{} of the {} window", human(covered), human(needed));
+        let due = after(began, needed).max(after(now, Duration::from_secs(1)));
+        return ((Verdict::Insufficient, message), Some(due));
     }
-    (measured.verdict, measured.message.clone())
+    ((measured.verdict, measured.message.clone()), None)
 }
 
 fn read_health(
@@ -103,18 +110,17 @@ fn read_health(
 }
 
 /// Keeps the old numbers while no verdict changes its kind: status is not a place for measurements by the second.
-fn remember(launch: &mut Launch, verdicts: Vec<GateVerdict>, began: Timestamp, now: Timestamp) {
+/// Returns when the numbers of a gate that does not pass are to be told anew.
+fn remember(launch: &mut Launch, verdicts: Vec<GateVerdict>, began: Timestamp, now: Timestamp) -> Option<Timestamp> {
     let kinds =
         |list: &[GateVerdict]| -> Vec<_> { list.iter().map(|gate| (gate.gate.clone(), gate.verdict)).collect() };
     let same = kinds(&launch.verdicts) == kinds(&verdicts);
     let keep = (between(began, now) / 10).clamp(REFRESH.0, REFRESH.1);
     let fresh = launch.verdicts_at.is_some_and(|at| between(at, now) < keep);
-    if verdicts.is_empty() {
-        launch.verdicts_at = None;
-    } else if !(same && fresh) && verdicts != launch.verdicts {
+    if !(same && fresh) && verdicts != launch.verdicts {
         launch.verdicts_at = Some(now);
-    } else {
-        return;
+        launch.verdicts = verdicts;
     }
-    launch.verdicts = verdicts;
+    let waiting = launch.verdicts.iter().any(|gate| gate.verdict != Verdict::Pass);
+    waiting.then(|| after(launch.verdicts_at.map_or(now, |at| at.max(after(now, REFRESH.0))), keep))
 }

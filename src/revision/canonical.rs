@@ -13,16 +13,8 @@ const PREFIX: &str = "sluice/revision/v1\n";
 
 /// Fields that Kubernetes holds as a map or a plain struct, so that it cannot tell `{}` from absent. All other empty
 /// objects have a meaning of their own (`emptyDir: {}`, `labelSelector: {}`) and stay.
-const SAME_WHEN_EMPTY: [&str; 8] = [
-    "annotations",
-    "labels",
-    "limits",
-    "matchLabels",
-    "metadata",
-    "nodeSelector",
-    "requests",
-    "resources",
-];
+const SAME_WHEN_EMPTY: [&str; 8] =
+    ["annotations", "labels", "limits", "matchLabels", "metadata", "nodeSelector", "requests", "resources"];
 
 /// Takes out of a pod template what Kubernetes cannot tell from absent: nulls, empty lists, empty maps.
 ///
@@ -114,10 +106,7 @@ pub(super) mod tests {
             any::<i64>().prop_map(Value::from),
             "[ -~é\n\"]{0,6}".prop_map(Value::from),
         ];
-        let key = prop_oneof![
-            "[a-z]{1,3}",
-            proptest::sample::select(SAME_WHEN_EMPTY.to_vec()).prop_map(str::to_owned)
-        ];
+        let key = prop_oneof!["[a-z]{1,3}", proptest::sample::select(SAME_WHEN_EMPTY.to_vec()).prop_map(str::to_owned)];
         leaf.prop_recursive(4, 32, 5, move |inner| {
             prop_oneof![
                 proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
@@ -129,8 +118,7 @@ pub(super) mod tests {
 
     #[test]
     fn the_text_is_sorted_json_without_white_space() {
-        let value: Value =
-            serde_json::from_str(r#"{"b": [1, 2.5, "é\n\""], "a": {"z": null, "y": true}}"#).unwrap();
+        let value: Value = serde_json::from_str(r#"{"b": [1, 2.5, "é\n\""], "a": {"z": null, "y": true}}"#).unwrap();
         assert_eq!(text(&value), r#"{"a":{"y":true,"z":null},"b":[1,2.5,"é\n\""]}"#);
     }
 
@@ -140,15 +128,13 @@ pub(super) mod tests {
             "metadata": {"creationTimestamp": null, "labels": {}},
             "spec": {"containers": [{"name": "a", "resources": {"limits": {}}, "env": [], "command": null}]},
         });
-        assert_eq!(
-            template(written),
-            json!({"spec": {"containers": [{"name": "a"}]}})
-        );
+        assert_eq!(template(written), json!({"spec": {"containers": [{"name": "a"}]}}));
     }
 
     #[test]
     fn empty_objects_and_strings_that_mean_something_stay() {
-        let written = json!({"volumes": [{"name": "tmp", "emptyDir": {}}], "labelSelector": {}, "storageClassName": ""});
+        let written =
+            json!({"volumes": [{"name": "tmp", "emptyDir": {}}], "labelSelector": {}, "storageClassName": ""});
         assert_eq!(template(written.clone()), written);
     }
 

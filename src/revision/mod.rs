@@ -78,10 +78,7 @@ impl From<&ConfigMap> for FrozenConfig {
 /// The ConfigMaps that must be read before [`Revision::of`].
 pub fn config_maps(spec: &AgentDeploymentSpec) -> Result<BTreeSet<String>, RevisionError> {
     let template = serde_json::to_value(&spec.template).map_err(RevisionError::Template)?;
-    Ok(references(&template, &spec.config)
-        .into_iter()
-        .map(|reference| reference.config_map)
-        .collect())
+    Ok(references(&template, &spec.config).into_iter().map(|reference| reference.config_map).collect())
 }
 
 impl Revision {
@@ -100,13 +97,7 @@ impl Revision {
         let hash = short_hex(&digest);
         let template = render::render(
             &template,
-            &render::Rendering {
-                agent,
-                hash: &hash,
-                port,
-                config: &spec.config,
-                health: spec.health.as_ref(),
-            },
+            &render::Rendering { agent, hash: &hash, port, config: &spec.config, health: spec.health.as_ref() },
         )?;
         let revision = Self {
             scheme: SCHEME.to_owned(),
@@ -155,10 +146,7 @@ impl Revision {
         if size < LIMIT {
             return Ok(self);
         }
-        let largest = self
-            .config
-            .iter()
-            .max_by_key(|(_, config)| json!(config).to_string().len());
+        let largest = self.config.iter().max_by_key(|(_, config)| json!(config).to_string().len());
         Err(RevisionError::TooLarge {
             size: size.div_ceil(1024),
             limit: LIMIT / 1024,
@@ -171,9 +159,7 @@ impl Revision {
 fn port(spec: &AgentDeploymentSpec, template: &Value) -> Result<i32, RevisionError> {
     let containers = template.pointer("/spec/containers").and_then(Value::as_array);
     let first = || containers.into_iter().flatten().flat_map(render::ports).next();
-    spec.port
-        .or_else(|| first().and_then(|port| i32::try_from(port).ok()))
-        .ok_or(RevisionError::NoPort)
+    spec.port.or_else(|| first().and_then(|port| i32::try_from(port).ok())).ok_or(RevisionError::NoPort)
 }
 
 /// Copies the contents of every ConfigMap that is named, and says what is missing.
@@ -192,17 +178,10 @@ fn freeze(
                 field: reference.field.clone(),
             });
         };
-        let config = frozen
-            .entry(reference.config_map.clone())
-            .or_insert_with(|| FrozenConfig::from(config_map));
-        let known = |key: &String| {
-            config.data.contains_key(key) || reference.binary && config.binary_data.contains_key(key)
-        };
-        if let Some(key) = reference
-            .keys
-            .iter()
-            .find(|key| !reference.optional && !known(key))
-        {
+        let config = frozen.entry(reference.config_map.clone()).or_insert_with(|| FrozenConfig::from(config_map));
+        let known =
+            |key: &String| config.data.contains_key(key) || reference.binary && config.binary_data.contains_key(key);
+        if let Some(key) = reference.keys.iter().find(|key| !reference.optional && !known(key)) {
             return Err(RevisionError::KeyMissing {
                 config_map: reference.config_map.clone(),
                 key: key.clone(),

@@ -33,10 +33,7 @@ pub fn frozen_name(agent: &str, hash: &str, config_map: &str) -> String {
         return full;
     }
     let room = LONGEST - DIGITS - 1;
-    let end = (0..=room)
-        .rev()
-        .find(|at| full.is_char_boundary(*at))
-        .unwrap_or_default();
+    let end = (0..=room).rev().find(|at| full.is_char_boundary(*at)).unwrap_or_default();
     let kept = full[..end].trim_end_matches(|c: char| !c.is_ascii_alphanumeric()); // `a.-b` is no name
     format!("{kept}-{}", short_hex(&Sha256::digest(full.as_bytes())))
 }
@@ -78,21 +75,14 @@ mod tests {
         let one = frozen_name(&"a".repeat(40), "0123456789", &long("-x"));
         assert!(one.len() <= LONGEST);
         let two = frozen_name(&"a".repeat(40), "0123456789", &long("-y"));
-        assert_eq!(
-            frozen_name("refund", "0123456789", "prompts"),
-            "refund-0123456789-prompts"
-        );
+        assert_eq!(frozen_name("refund", "0123456789", "prompts"), "refund-0123456789-prompts");
         assert!(two.len() <= LONGEST);
         assert_ne!(one, two);
     }
 
     #[test]
     fn a_frozen_name_is_not_cut_inside_a_dot() {
-        let name = frozen_name(
-            "a",
-            "0123456789",
-            &format!("{}{}", "p".repeat(228), ".".repeat(24)),
-        );
+        let name = frozen_name("a", "0123456789", &format!("{}{}", "p".repeat(228), ".".repeat(24)));
         assert!(!name.contains(".-"), "{name}");
     }
 }

@@ -73,43 +73,20 @@ fn files(volume: &mut Value, place: &str, visit: &mut Visit<'_>) {
         Some(Value::Array(items)) => items.iter().filter_map(|item| word(item, "key")).collect(),
         _ => Vec::new(),
     };
-    one(
-        volume.get_mut("configMap"),
-        &format!("{place}.configMap"),
-        true,
-        keys,
-        visit,
-    );
+    one(volume.get_mut("configMap"), &format!("{place}.configMap"), true, keys, visit);
 }
 
 fn environment(container: &mut Value, place: &str, visit: &mut Visit<'_>) {
     let key = |source: &Map<String, Value>| {
-        source
-            .get("key")
-            .and_then(Value::as_str)
-            .map(str::to_owned)
-            .into_iter()
-            .collect()
+        source.get("key").and_then(Value::as_str).map(str::to_owned).into_iter().collect()
     };
     for (variable, place) in named(container, "env", place) {
         let source = variable.pointer_mut("/valueFrom/configMapKeyRef");
-        one(
-            source,
-            &format!("{place}.valueFrom.configMapKeyRef"),
-            false,
-            key,
-            visit,
-        );
+        one(source, &format!("{place}.valueFrom.configMapKeyRef"), false, key, visit);
     }
     for (source, place) in named(container, "envFrom", place) {
         let source = source.get_mut("configMapRef");
-        one(
-            source,
-            &format!("{place}.configMapRef"),
-            false,
-            |_| Vec::new(),
-            visit,
-        );
+        one(source, &format!("{place}.configMapRef"), false, |_| Vec::new(), visit);
     }
 }
 
@@ -123,20 +100,13 @@ fn one(
     let Some(source) = source.and_then(Value::as_object_mut) else {
         return;
     };
-    let Some(name) = source
-        .get("name")
-        .and_then(Value::as_str)
-        .filter(|name| !name.is_empty())
-    else {
+    let Some(name) = source.get("name").and_then(Value::as_str).filter(|name| !name.is_empty()) else {
         return; // Kubernetes refuses it in the dry run
     };
     let reference = Reference {
         config_map: name.to_owned(),
         field: field.to_owned(),
-        optional: source
-            .get("optional")
-            .and_then(Value::as_bool)
-            .unwrap_or_default(),
+        optional: source.get("optional").and_then(Value::as_bool).unwrap_or_default(),
         keys: keys(source),
         binary,
     };
@@ -196,9 +166,7 @@ mod tests {
     fn source(name: &str, config_map: &str) -> ConfigSource {
         ConfigSource {
             name: name.to_owned(),
-            config_map_ref: ConfigMapRef {
-                name: config_map.to_owned(),
-            },
+            config_map_ref: ConfigMapRef { name: config_map.to_owned() },
             mount_path: None,
         }
     }
@@ -208,12 +176,7 @@ mod tests {
         let found = references(&template(), &[source("prompt", "z")]);
         let lines: Vec<_> = found
             .iter()
-            .map(|r| {
-                format!(
-                    "{} {} optional={} keys={:?}",
-                    r.config_map, r.field, r.optional, r.keys
-                )
-            })
+            .map(|r| format!("{} {} optional={} keys={:?}", r.config_map, r.field, r.optional, r.keys))
             .collect();
         assert_eq!(
             lines,
@@ -232,25 +195,14 @@ mod tests {
     fn renaming_changes_every_config_map_and_no_secret() {
         let mut renamed = template();
         rename(&mut renamed, |name| format!("frozen-{name}"));
-        let names: Vec<_> = references(&renamed, &[])
-            .into_iter()
-            .map(|r| r.config_map)
-            .collect();
-        assert_eq!(
-            names,
-            ["frozen-a", "frozen-b", "frozen-c", "frozen-d", "frozen-e"]
-        );
+        let names: Vec<_> = references(&renamed, &[]).into_iter().map(|r| r.config_map).collect();
+        assert_eq!(names, ["frozen-a", "frozen-b", "frozen-c", "frozen-d", "frozen-e"]);
         assert_eq!(renamed.to_string().matches("\"hidden\"").count(), 4);
     }
 
     #[test]
     fn a_template_of_the_wrong_shape_names_nothing() {
-        for odd in [
-            json!(null),
-            json!([]),
-            json!({"spec": 1}),
-            json!({"spec": {"volumes": {}, "containers": [3]}}),
-        ] {
+        for odd in [json!(null), json!([]), json!({"spec": 1}), json!({"spec": {"volumes": {}, "containers": [3]}})] {
             assert_eq!(references(&odd, &[]), []);
         }
     }

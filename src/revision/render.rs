@@ -54,54 +54,33 @@ pub(super) fn render(template: &Value, of: &Rendering<'_>) -> Result<Value, Revi
 /// The user's labels and ours; ours win, because Sluice finds its pods by them.
 fn label(metadata: &mut Map<String, Value>, of: &Rendering<'_>) -> Result<(), RevisionError> {
     let labels = object_in(metadata, "labels", "spec.template.metadata")?;
-    for (label, value) in [
-        (AGENT_LABEL, of.agent),
-        (REVISION_LABEL, of.hash),
-        (MANAGED_BY_LABEL, MANAGED_BY),
-    ] {
+    for (label, value) in [(AGENT_LABEL, of.agent), (REVISION_LABEL, of.hash), (MANAGED_BY_LABEL, MANAGED_BY)] {
         labels.insert(label.to_owned(), value.into());
     }
     Ok(())
 }
 
 /// Mounts a frozen copy, read-only, on the first container.
-fn mount(
-    spec: &mut Map<String, Value>,
-    source: &ConfigSource,
-    of: &Rendering<'_>,
-) -> Result<(), RevisionError> {
+fn mount(spec: &mut Map<String, Value>, source: &ConfigSource, of: &Rendering<'_>) -> Result<(), RevisionError> {
     let Some(path) = &source.mount_path else {
         return Ok(());
     };
     let volume = config_volume(&source.name);
     let volumes = list(spec, "volumes", "spec.template.spec")?;
     if volumes.iter().any(|other| other["name"] == *volume) {
-        return Err(RevisionError::VolumeTaken {
-            volume,
-            config: source.name.clone(),
-        });
+        return Err(RevisionError::VolumeTaken { volume, config: source.name.clone() });
     }
     let frozen = frozen_name(of.agent, of.hash, &source.config_map_ref.name);
     volumes.push(json!({"name": volume, "configMap": {"name": frozen}}));
 
     let agent = first_container(spec)?;
-    let container = agent
-        .get("name")
-        .and_then(Value::as_str)
-        .unwrap_or_default()
-        .to_owned();
+    let container = agent.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
     let mounts = list(agent, "volumeMounts", "spec.template.spec.containers[0]")?;
     let same = |other: &Value| {
-        other["mountPath"]
-            .as_str()
-            .is_some_and(|other| other.trim_end_matches('/') == path.trim_end_matches('/'))
+        other["mountPath"].as_str().is_some_and(|other| other.trim_end_matches('/') == path.trim_end_matches('/'))
     };
     if mounts.iter().any(same) {
-        return Err(RevisionError::MountTaken {
-            config: source.name.clone(),
-            path: path.clone(),
-            container,
-        });
+        return Err(RevisionError::MountTaken { config: source.name.clone(), path: path.clone(), container });
     }
     mounts.push(json!({"name": volume, "mountPath": path, "readOnly": true}));
     Ok(())
@@ -109,10 +88,7 @@ fn mount(
 
 /// Containers that serve go on serving until their pod has left every load balancer.
 fn sleep_before_stop(spec: &mut Map<String, Value>, port: i32) {
-    let grace = spec
-        .get("terminationGracePeriodSeconds")
-        .and_then(Value::as_i64)
-        .unwrap_or(GRACE_SECONDS);
+    let grace = spec.get("terminationGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(GRACE_SECONDS);
     let seconds = SLEEP_SECONDS.min(grace / 2);
     let Some(Value::Array(containers)) = spec.get_mut("containers") else {
         return;
@@ -120,9 +96,7 @@ fn sleep_before_stop(spec: &mut Map<String, Value>, port: i32) {
     if seconds < 1 {
         return;
     }
-    let declared = containers
-        .iter()
-        .any(|container| ports(container).any(|other| other == i64::from(port)));
+    let declared = containers.iter().any(|container| ports(container).any(|other| other == i64::from(port)));
     for (index, container) in containers.iter_mut().enumerate() {
         let serves = ports(container).next().is_some() || index == 0 && !declared;
         let Some(container) = container.as_object_mut().filter(|_| serves) else {
@@ -130,9 +104,7 @@ fn sleep_before_stop(spec: &mut Map<String, Value>, port: i32) {
         };
         let lifecycle = container.entry("lifecycle").or_insert_with(|| json!({}));
         if let Some(lifecycle) = lifecycle.as_object_mut() {
-            lifecycle
-                .entry("preStop")
-                .or_insert_with(|| json!({"sleep": {"seconds": seconds}}));
+            lifecycle.entry("preStop").or_insert_with(|| json!({"sleep": {"seconds": seconds}}));
         }
     }
 }
@@ -143,11 +115,7 @@ pub(super) fn ports(container: &Value) -> impl Iterator<Item = i64> {
     ports
         .into_iter()
         .flatten()
-        .filter(|port| {
-            port.get("protocol")
-                .and_then(Value::as_str)
-                .is_none_or(|protocol| protocol == "TCP")
-        })
+        .filter(|port| port.get("protocol").and_then(Value::as_str).is_none_or(|protocol| protocol == "TCP"))
         .filter_map(|port| port.get("containerPort").and_then(Value::as_i64))
 }
 
@@ -155,10 +123,7 @@ pub(super) fn ports(container: &Value) -> impl Iterator<Item = i64> {
 /// without an answer, but not before it has had five minutes to start.
 fn probe(agent: &mut Map<String, Value>, health: &Health, port: i32) {
     let get = |path: &Option<String>, default: &str| json!({"path": path.as_deref().unwrap_or(default), "port": port});
-    let (live, ready) = (
-        get(&health.liveness_path, "/healthz"),
-        get(&health.readiness_path, "/readyz"),
-    );
+    let (live, ready) = (get(&health.liveness_path, "/healthz"), get(&health.readiness_path, "/readyz"));
     if !agent.contains_key("readinessProbe") {
         let probe = json!({"httpGet": ready, "periodSeconds": 2, "timeoutSeconds": 2, "failureThreshold": 3});
         agent.insert("readinessProbe".to_owned(), probe);
@@ -167,8 +132,7 @@ fn probe(agent: &mut Map<String, Value>, health: &Health, port: i32) {
         return;
     }
     if !agent.contains_key("startupProbe") {
-        let probe =
-            json!({"httpGet": live, "periodSeconds": 1, "timeoutSeconds": 2, "failureThreshold": 300});
+        let probe = json!({"httpGet": live, "periodSeconds": 1, "timeoutSeconds": 2, "failureThreshold": 300});
         agent.insert("startupProbe".to_owned(), probe);
     }
     let probe = json!({"httpGet": live, "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 3});
@@ -194,14 +158,8 @@ fn first_container(spec: &mut Map<String, Value>) -> Result<&mut Map<String, Val
         .ok_or_else(|| malformed("spec.template.spec", "containers[0]", "an object"))
 }
 
-fn object<'a>(
-    value: &'a mut Value,
-    key: &str,
-    place: &str,
-) -> Result<&'a mut Map<String, Value>, RevisionError> {
-    let fields = value
-        .as_object_mut()
-        .ok_or_else(|| malformed("spec", "template", "an object"))?;
+fn object<'a>(value: &'a mut Value, key: &str, place: &str) -> Result<&'a mut Map<String, Value>, RevisionError> {
+    let fields = value.as_object_mut().ok_or_else(|| malformed("spec", "template", "an object"))?;
     object_in(fields, key, place)
 }
 
@@ -211,25 +169,14 @@ fn object_in<'a>(
     place: &str,
 ) -> Result<&'a mut Map<String, Value>, RevisionError> {
     let value = fields.entry(key).or_insert_with(|| json!({}));
-    value
-        .as_object_mut()
-        .ok_or_else(|| malformed(place, key, "an object"))
+    value.as_object_mut().ok_or_else(|| malformed(place, key, "an object"))
 }
 
-fn list<'a>(
-    fields: &'a mut Map<String, Value>,
-    key: &str,
-    place: &str,
-) -> Result<&'a mut Vec<Value>, RevisionError> {
+fn list<'a>(fields: &'a mut Map<String, Value>, key: &str, place: &str) -> Result<&'a mut Vec<Value>, RevisionError> {
     let value = fields.entry(key).or_insert_with(|| json!([]));
-    value
-        .as_array_mut()
-        .ok_or_else(|| malformed(place, key, "a list"))
+    value.as_array_mut().ok_or_else(|| malformed(place, key, "a list"))
 }
 
 fn malformed(place: &str, key: &str, wanted: &'static str) -> RevisionError {
-    RevisionError::Malformed {
-        field: format!("{place}.{key}"),
-        wanted,
-    }
+    RevisionError::Malformed { field: format!("{place}.{key}"), wanted }
 }

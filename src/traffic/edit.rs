@@ -18,20 +18,9 @@ use crate::revision::names::{SERVICE_PORT, revision_name};
 pub fn render(owner: &Owner, gateway: &Gateway) -> HTTPRoute {
     let rule = HttpRouteRule {
         backend_refs: Some(vec![backend(&BackendRef::default(), owner.name.clone(), 1)]),
-        rest: [(
-            "matches".to_owned(),
-            json!([{"path": {"type": "PathPrefix", "value": "/"}}]),
-        )]
-        .into_iter()
-        .collect(),
+        rest: [("matches".to_owned(), json!([{"path": {"type": "PathPrefix", "value": "/"}}]))].into_iter().collect(),
     };
-    let mut route = HTTPRoute::new(
-        &owner.name,
-        HttpRouteSpec {
-            rules: Some(vec![rule]),
-            ..HttpRouteSpec::default()
-        },
-    );
+    let mut route = HTTPRoute::new(&owner.name, HttpRouteSpec { rules: Some(vec![rule]), ..HttpRouteSpec::default() });
     route.metadata = owner.metadata(owner.name.clone(), None);
     with_base(&route, gateway)
 }
@@ -82,10 +71,7 @@ pub fn with_shares(route: &HTTPRoute, agent: &str, shares: &Shares, mark: &Mark<
             continue; // as it is, down to a weight that means the same
         }
         let current = rule.backend_refs.iter().flatten();
-        if let Some(like) = current
-            .into_iter()
-            .find(|backend| is_ours(backend, agent, &namespace))
-        {
+        if let Some(like) = current.into_iter().find(|backend| is_ours(backend, agent, &namespace)) {
             rule.backend_refs = Some(backends(like, agent, shares));
         }
     }
@@ -94,19 +80,13 @@ pub fn with_shares(route: &HTTPRoute, agent: &str, shares: &Shares, mark: &Mark<
 
 fn parents(gateway: &Gateway) -> Vec<ParentReference> {
     let parents = gateway.parent_refs.iter().cloned();
-    parents
-        .map(|parent| ParentReference::gateway(parent.name, parent.namespace, parent.section_name))
-        .collect()
+    parents.map(|parent| ParentReference::gateway(parent.name, parent.namespace, parent.section_name)).collect()
 }
 
 fn backends(like: &BackendRef, agent: &str, shares: &Shares) -> Vec<BackendRef> {
     match shares {
         Shares::AtRest => vec![backend(like, agent.to_owned(), 1)],
-        Shares::Split {
-            stable,
-            canary,
-            weight,
-        } => {
+        Shares::Split { stable, canary, weight } => {
             let weight = (*weight).clamp(0, 100);
             vec![
                 backend(like, revision_name(agent, stable), 100 - weight),

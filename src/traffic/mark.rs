@@ -49,9 +49,7 @@ impl Mark<'_> {
             all.insert(annotations::REASON, reason(decision));
             all.insert(annotations::DECIDED_AT, decision.at.to_string());
         }
-        all.into_iter()
-            .map(|(key, value)| (key.to_owned(), value))
-            .collect()
+        all.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
     }
 }
 
@@ -61,10 +59,7 @@ impl Mark<'_> {
 /// that cannot be read is 1970. Without launch and revision nobody can say what was decided, and there is none.
 pub fn decision(found: &BTreeMap<String, String>) -> Option<Decision> {
     let outcome = Value::from(found.get(annotations::DECISION)?.as_str());
-    let text = found
-        .get(annotations::REASON)
-        .map(String::as_str)
-        .unwrap_or_default();
+    let text = found.get(annotations::REASON).map(String::as_str).unwrap_or_default();
     let (reason, message) = text.split_once(": ").unwrap_or((text, ""));
     let at = found.get(annotations::DECIDED_AT).and_then(|at| at.parse().ok());
     Some(Decision {
@@ -96,27 +91,15 @@ fn word(outcome: Outcome) -> String {
 
 /// `Word: sentence`, on one line and not too long.
 fn reason(decision: &Decision) -> String {
-    let word: String = decision
-        .reason
-        .chars()
-        .filter(char::is_ascii_alphanumeric)
-        .take(LONGEST_WORD)
-        .collect();
+    let word: String = decision.reason.chars().filter(char::is_ascii_alphanumeric).take(LONGEST_WORD).collect();
     let room = LONGEST.saturating_sub(word.len() + 2);
     let message = clean(&decision.message, room);
-    if message.is_empty() {
-        word
-    } else {
-        format!("{word}: {message}")
-    }
+    if message.is_empty() { word } else { format!("{word}: {message}") }
 }
 
 /// Without control characters and blanks at the ends, and cut to so many characters.
 fn clean(text: &str, longest: usize) -> String {
-    let line: String = text
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let line = line.trim();
     if line.chars().count() <= longest {
         return line.to_owned();
@@ -143,25 +126,13 @@ mod tests {
     }
 
     fn read_back(decision_: &Decision) -> Option<Decision> {
-        decision(
-            &Mark {
-                epoch: 7,
-                launch: Some("other"),
-                decision: Some(decision_),
-            }
-            .annotations(),
-        )
+        decision(&Mark { epoch: 7, launch: Some("other"), decision: Some(decision_) }.annotations())
     }
 
     #[test]
     fn a_user_reads_what_was_decided_and_why() {
         let decision = decided("ErrorsDoubled", "error_rate is 4.1%, above 2%");
-        let all = Mark {
-            epoch: 7,
-            launch: Some("refund-3"),
-            decision: Some(&decision),
-        }
-        .annotations();
+        let all = Mark { epoch: 7, launch: Some("refund-3"), decision: Some(&decision) }.annotations();
         let lines: Vec<_> = all.iter().map(|(key, value)| format!("{key}={value}")).collect();
         assert_eq!(
             lines,
@@ -180,60 +151,30 @@ mod tests {
 
     #[test]
     fn while_a_launch_climbs_there_is_no_decision() {
-        let climbing = Mark {
-            epoch: 7,
-            launch: Some("refund-3"),
-            decision: None,
-        }
-        .annotations();
+        let climbing = Mark { epoch: 7, launch: Some("refund-3"), decision: None }.annotations();
         assert_eq!(climbing.len(), 2);
         assert_eq!(decision(&climbing), None);
-        assert_eq!(
-            Mark {
-                epoch: 7,
-                launch: None,
-                decision: None
-            }
-            .annotations()
-            .len(),
-            1
-        );
+        assert_eq!(Mark { epoch: 7, launch: None, decision: None }.annotations().len(), 1);
     }
 
     #[test]
     fn every_outcome_is_read_back() {
-        for outcome in [
-            Outcome::Succeeded,
-            Outcome::RolledBack,
-            Outcome::Superseded,
-            Outcome::Aborted,
-            Outcome::Failed,
-        ] {
+        for outcome in [Outcome::Succeeded, Outcome::RolledBack, Outcome::Superseded, Outcome::Aborted, Outcome::Failed]
+        {
             assert_eq!(serde_json::to_value(outcome).unwrap(), *word(outcome));
-            let decision = Decision {
-                outcome,
-                ..decided("Word", "why")
-            };
+            let decision = Decision { outcome, ..decided("Word", "why") };
             assert_eq!(read_back(&decision), Some(decision));
         }
     }
 
     #[test]
     fn a_damaged_decision_still_keeps_the_weight_down() {
-        let mut all = Mark {
-            epoch: 1,
-            launch: None,
-            decision: Some(&decided("Word", "why")),
-        }
-        .annotations();
+        let mut all = Mark { epoch: 1, launch: None, decision: Some(&decided("Word", "why")) }.annotations();
         all.insert(annotations::DECISION.to_owned(), "?".to_owned());
         all.insert(annotations::DECIDED_AT.to_owned(), "yesterday".to_owned());
         all.remove(annotations::REASON);
         let read = decision(&all).unwrap();
-        assert_eq!(
-            (read.outcome, read.at),
-            (Outcome::RolledBack, Timestamp::UNIX_EPOCH)
-        );
+        assert_eq!((read.outcome, read.at), (Outcome::RolledBack, Timestamp::UNIX_EPOCH));
         assert_eq!((read.reason.as_str(), read.message.as_str()), ("", ""));
         all.remove(annotations::REVISION);
         assert_eq!(decision(&all), None);
@@ -242,10 +183,7 @@ mod tests {
     #[test]
     fn a_message_with_colons_and_new_lines_stays_one_message() {
         let read = read_back(&decided("Bad Word: x", " one: two\nthree: \u{7}four ")).unwrap();
-        assert_eq!(
-            (read.reason.as_str(), read.message.as_str()),
-            ("BadWordx", "one: two three:  four")
-        );
+        assert_eq!((read.reason.as_str(), read.message.as_str()), ("BadWordx", "one: two three:  four"));
     }
 
     proptest! {

@@ -11,9 +11,7 @@ mod route;
 pub use edit::{render, same_base, with_base, with_shares};
 pub use mark::{Mark, decision, epoch};
 pub use read::{canary_share, read};
-pub use route::{
-    BackendRef, HTTPRoute, HttpRouteRule, HttpRouteSpec, HttpRouteStatus, ParentReference, RouteParent,
-};
+pub use route::{BackendRef, HTTPRoute, HttpRouteRule, HttpRouteSpec, HttpRouteStatus, ParentReference, RouteParent};
 
 #[cfg(test)]
 mod tests;

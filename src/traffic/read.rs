@@ -10,18 +10,14 @@ use crate::revision::names::{SERVICE_PORT, hash_in};
 
 /// Reads the route of an agent.
 pub fn read(route: &HTTPRoute, agent: &str) -> Route {
-    Route::Seen {
-        shares: shares(route, agent),
-        programmed: programmed(route),
-    }
+    Route::Seen { shares: shares(route, agent), programmed: programmed(route) }
 }
 
 /// The largest share, in percent and rounded up, that a revision other than `stable` could get in any rule of the route.
 ///
 /// The agent's Service counts as stable, which it selects. `None`: there is no stable revision, and all count.
 pub fn canary_share(route: &HTTPRoute, agent: &str, stable: Option<&str>) -> i32 {
-    let other =
-        |backend: &&BackendRef| hash_in(agent, &backend.name).is_some_and(|hash| Some(&*hash) != stable);
+    let other = |backend: &&BackendRef| hash_in(agent, &backend.name).is_some_and(|hash| Some(&*hash) != stable);
     let share = |backends: &Vec<BackendRef>| {
         let sum = |part: i64, backend: &BackendRef| part + i64::from(backend.share().max(0));
         let all = backends.iter().fold(0, sum);
@@ -29,13 +25,8 @@ pub fn canary_share(route: &HTTPRoute, agent: &str, stable: Option<&str>) -> i32
         if all == 0 { 0 } else { (part * 100 + all - 1) / all }
     };
     let rules = route.spec.rules.iter().flatten();
-    let largest = rules
-        .filter_map(|rule| rule.backend_refs.as_ref())
-        .map(share)
-        .max();
-    largest
-        .and_then(|share| i32::try_from(share).ok())
-        .unwrap_or_default()
+    let largest = rules.filter_map(|rule| rule.backend_refs.as_ref()).map(share).max();
+    largest.and_then(|share| i32::try_from(share).ok()).unwrap_or_default()
 }
 
 /// Whether a rule sends anything to the agent.
@@ -53,13 +44,10 @@ pub(super) fn is_ours(backend: &BackendRef, agent: &str, namespace: &str) -> boo
 fn shares(route: &HTTPRoute, agent: &str) -> Shares {
     let namespace = route.namespace().unwrap_or_default();
     let rules = route.spec.rules.iter().flatten();
-    let mut ours = rules
-        .filter(|rule| is_of_agent(rule, agent, &namespace))
-        .map(|rule| rule_shares(rule, agent, &namespace));
+    let mut ours =
+        rules.filter(|rule| is_of_agent(rule, agent, &namespace)).map(|rule| rule_shares(rule, agent, &namespace));
     let Some(first) = ours.next() else {
-        return Shares::Foreign(format!(
-            "no rule of the HTTPRoute names Service {agent}: name it as a backend"
-        ));
+        return Shares::Foreign(format!("no rule of the HTTPRoute names Service {agent}: name it as a backend"));
     };
     match ours.find(|other| *other != first) {
         Some(Shares::Foreign(why)) => Shares::Foreign(why),
@@ -72,23 +60,12 @@ fn shares(route: &HTTPRoute, agent: &str) -> Shares {
 /// The shares of one rule.
 pub(super) fn rule_shares(rule: &HttpRouteRule, agent: &str, namespace: &str) -> Shares {
     let backends = rule.backend_refs.as_deref().unwrap_or_default();
-    if let Some(stranger) = backends
-        .iter()
-        .find(|backend| !is_ours(backend, agent, namespace))
-    {
-        return Shares::Foreign(format!(
-            "a rule of the HTTPRoute names backend {:?} too",
-            stranger.name
-        ));
+    if let Some(stranger) = backends.iter().find(|backend| !is_ours(backend, agent, namespace)) {
+        return Shares::Foreign(format!("a rule of the HTTPRoute names backend {:?} too", stranger.name));
     }
     if let Some(backend) = backends.iter().find(|backend| backend.port != Some(SERVICE_PORT)) {
-        let port = backend
-            .port
-            .map_or_else(|| "none".to_owned(), |port| port.to_string());
-        return Shares::Foreign(format!(
-            "backend {:?} has port {port}, not {SERVICE_PORT}",
-            backend.name
-        ));
+        let port = backend.port.map_or_else(|| "none".to_owned(), |port| port.to_string());
+        return Shares::Foreign(format!("backend {:?} has port {port}, not {SERVICE_PORT}", backend.name));
     }
     match backends {
         [one] if one.name == agent && one.share() > 0 => Shares::AtRest,
@@ -101,22 +78,12 @@ fn split(stable: &BackendRef, canary: &BackendRef, agent: &str) -> Option<Shares
     let (rest, weight) = (stable.share(), canary.share());
     let whole = (0..=100).contains(&weight) && rest == 100 - weight;
     let (stable, canary) = (hash_in(agent, &stable.name)?, hash_in(agent, &canary.name)?);
-    (whole && stable != canary).then_some(Shares::Split {
-        stable,
-        canary,
-        weight,
-    })
+    (whole && stable != canary).then_some(Shares::Split { stable, canary, weight })
 }
 
 fn foreign(backends: &[BackendRef]) -> Shares {
-    let told: Vec<_> = backends
-        .iter()
-        .map(|backend| format!("{} {}", backend.name, backend.share()))
-        .collect();
-    Shares::Foreign(format!(
-        "the HTTPRoute shares the traffic as [{}]",
-        told.join(", ")
-    ))
+    let told: Vec<_> = backends.iter().map(|backend| format!("{} {}", backend.name, backend.share())).collect();
+    Shares::Foreign(format!("the HTTPRoute shares the traffic as [{}]", told.join(", ")))
 }
 
 /// Whether every parent has taken this generation.
@@ -126,9 +93,7 @@ fn programmed(route: &HTTPRoute) -> Programmed {
         return Programmed::Refused("the HTTPRoute names no gateway".to_owned());
     }
     let answers: Vec<_> = parents.iter().map(|parent| answer(route, parent)).collect();
-    let refused = answers
-        .iter()
-        .find(|answer| matches!(answer, Programmed::Refused(_)));
+    let refused = answers.iter().find(|answer| matches!(answer, Programmed::Refused(_)));
     match refused {
         Some(refused) => refused.clone(),
         None if answers.contains(&Programmed::Pending) => Programmed::Pending,
@@ -143,29 +108,19 @@ fn answer(route: &HTTPRoute, parent: &ParentReference) -> Programmed {
     let parents = route.status.iter().flat_map(|status| &status.parents);
     for entry in parents.filter(|entry| entry.parent_ref.same(parent, &namespace)) {
         let of = |type_: &str| {
-            let current =
-                |generation: Option<i64>| generation.is_some() && generation == route.metadata.generation;
+            let current = |generation: Option<i64>| generation.is_some() && generation == route.metadata.generation;
             let mut conditions = entry.conditions.iter();
             conditions.find(|condition| condition.type_ == type_ && current(condition.observed_generation))
         };
         let conditions = [of("Accepted"), of("ResolvedRefs")];
-        if conditions
-            .iter()
-            .all(|condition| condition.is_some_and(|condition| condition.status == "True"))
-        {
+        if conditions.iter().all(|condition| condition.is_some_and(|condition| condition.status == "True")) {
             return Programmed::Yes;
         }
-        if let Some(no) = conditions
-            .into_iter()
-            .flatten()
-            .find(|condition| condition.status == "False")
-        {
+        if let Some(no) = conditions.into_iter().flatten().find(|condition| condition.status == "False") {
             let parent = parent.told(&namespace);
             let mend = mend(&no.reason);
-            answer = Programmed::Refused(format!(
-                "{parent} refuses the HTTPRoute: {}: {}; {mend}",
-                no.reason, no.message
-            ));
+            answer =
+                Programmed::Refused(format!("{parent} refuses the HTTPRoute: {}: {}; {mend}", no.reason, no.message));
         }
     }
     answer

@@ -146,14 +146,7 @@ impl ParentReference {
     fn meaning<'a>(
         &'a self,
         namespace: &'a str,
-    ) -> (
-        &'a str,
-        &'a str,
-        &'a str,
-        &'a str,
-        Option<&'a str>,
-        &'a Map<String, Value>,
-    ) {
+    ) -> (&'a str, &'a str, &'a str, &'a str, Option<&'a str>, &'a Map<String, Value>) {
         (
             self.group.as_deref().unwrap_or(GATEWAY_GROUP),
             self.kind.as_deref().unwrap_or(GATEWAY_KIND),
@@ -167,9 +160,7 @@ impl ParentReference {
     /// The parent in a sentence.
     pub(super) fn told(&self, namespace: &str) -> String {
         let (_, kind, namespace, name, section, _) = self.meaning(namespace);
-        let section = section
-            .map(|section| format!(" (listener {section})"))
-            .unwrap_or_default();
+        let section = section.map(|section| format!(" (listener {section})")).unwrap_or_default();
         format!("{kind} {namespace}/{name}{section}")
     }
 }
