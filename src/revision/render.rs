@@ -119,8 +119,8 @@ pub(super) fn ports(container: &Value) -> impl Iterator<Item = i64> {
         .filter_map(|port| port.get("containerPort").and_then(Value::as_i64))
 }
 
-/// HTTP probes where the agent's container has none: ready within a second or two of being so, unready within six, restarted after half a minute
-/// without an answer, but not before it has had five minutes to start.
+/// HTTP probes where the agent's container has none: ready within a second or two of being so, unready within six,
+/// restarted after half a minute without an answer, but not before it has had five minutes to start.
 fn probe(agent: &mut Map<String, Value>, health: &Health, port: i32) {
     let get = |path: &Option<String>, default: &str| json!({"path": path.as_deref().unwrap_or(default), "port": port});
     let (live, ready) = (get(&health.liveness_path, "/healthz"), get(&health.readiness_path, "/readyz"));
