@@ -25,8 +25,8 @@ pub(super) fn judge(launch: &mut Launch, stage: &Stage, seen: &Observation, now:
             message: crate::api::clip(&reading.1, 256),
         })
         .collect();
-    let stale = remember(launch, verdicts, began, now);
-    wake.into_iter().chain(stale).min()
+    let retold = remember(launch, verdicts, began, now);
+    wake.into_iter().chain(retold).min()
 }
 
 /// Whether every gate passes.
