@@ -296,3 +296,259 @@ fn range(window: Duration) -> String {
         format!("{millis}ms")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{Count, Gauge, Mean, Quantile, Ratio, standard_metrics};
+    use crate::signals::parse_sources;
+
+    fn source(more: &str) -> Source {
+        parse_sources(&format!("- {{name: default, url: 'http://p:9090'{more}}}"))
+            .unwrap()
+            .remove(0)
+    }
+
+    fn revisions() -> BTreeSet<String> {
+        ["5ab1e00000".to_owned(), "0c0ffee000".to_owned()].into()
+    }
+
+    fn standard(name: &str) -> MetricDefinition {
+        standard_metrics().into_iter().find(|m| m.name == name).unwrap()
+    }
+
+    fn text(name: &str, more: &str) -> String {
+        Query::compile(&standard(name), Some(Duration::from_mins(1)))
+            .unwrap()
+            .text(&source(more), &revisions())
+    }
+
+    const PODS: &str = r#"label_replace(count by (namespace, agent, revision) (up{revision!=""} == 1), "sluice_part", "pods", "", "")"#;
+
+    #[test]
+    fn each_kind_of_metric_is_one_query_of_named_parts() {
+        let who = r#"revision=~"0c0ffee000|5ab1e00000""#;
+        let by = "by (namespace, agent, revision)";
+        let part =
+            |text: &str, part: &str| format!(r#"label_replace({text}, "sluice_part", "{part}", "", "")"#);
+        let runs = r#"{gen_ai_operation_name="invoke_agent","#;
+        let histogram = "gen_ai_client_operation_duration_seconds";
+        for (name, expected) in [
+            (
+                "success_rate",
+                vec![
+                    part(
+                        &format!(r#"sum {by} (increase(agent_runs_total{{outcome="success",{who}}}[60s]))"#),
+                        "amount",
+                    ),
+                    part(
+                        &format!("sum {by} (increase(agent_runs_total{{{who}}}[60s]))"),
+                        "samples",
+                    ),
+                ],
+            ),
+            (
+                "cost_per_success",
+                vec![
+                    part(
+                        &format!("sum {by} (increase(agent_cost_usd_total{{{who}}}[60s]))"),
+                        "amount",
+                    ),
+                    part(
+                        &format!(r#"sum {by} (increase(agent_runs_total{{outcome="success",{who}}}[60s]))"#),
+                        "samples",
+                    ),
+                ],
+            ),
+            (
+                "latency_p95",
+                vec![
+                    part(
+                        &format!(
+                            "histogram_quantile(0.95, sum by (namespace, agent, revision, le) (increase({histogram}_bucket{runs}{who}}}[60s])))"
+                        ),
+                        "value",
+                    ),
+                    part(
+                        &format!("sum {by} (increase({histogram}_count{runs}{who}}}[60s]))"),
+                        "samples",
+                    ),
+                    part(
+                        &format!(
+                            r#"max {by} (sum by (namespace, agent, revision, le) (increase({histogram}_bucket{runs}le!="+Inf",{who}}}[60s])))"#
+                        ),
+                        "within",
+                    ),
+                ],
+            ),
+            (
+                "policy_bypasses",
+                vec![part(
+                    &format!("sum {by} (max_over_time(agent_policy_bypasses_total{{{who}}}[1h]))"),
+                    "value",
+                )],
+            ),
+            (
+                "approval_backlog_age",
+                vec![part(
+                    &format!("max {by} (agent_approval_backlog_age_seconds{{{who}}})"),
+                    "value",
+                )],
+            ),
+            (
+                "runs_in_flight",
+                vec![part(
+                    &format!("sum {by} (agent_runs_in_flight{{{who}}})"),
+                    "value",
+                )],
+            ),
+        ] {
+            assert_eq!(
+                text(name, ""),
+                format!("{} or {PODS}", expected.join(" or ")),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn labels_presence_and_windows_are_the_sources_and_the_questions() {
+        let more = r#", presence: 'target_info{job="agents"}', labels: {namespace: ns, agent: app, revision: rev, pod: pod}"#;
+        let text = text("runs_in_flight", more);
+        assert_eq!(
+            text,
+            r#"label_replace(sum by (ns, app, rev) (agent_runs_in_flight{rev=~"0c0ffee000|5ab1e00000"}), "sluice_part", "value", "", "") or label_replace(count by (ns, app, rev) (count by (ns, app, rev, pod) (target_info{job="agents",rev!=""} == 1)), "sluice_part", "pods", "", "")"#
+        );
+        for (window, expected) in [(90_000, "[90s]"), (1500, "[1500ms]"), (3_600_000, "[3600s]")] {
+            let query =
+                Query::compile(&standard("success_rate"), Some(Duration::from_millis(window))).unwrap();
+            assert!(query.text(&source(""), &revisions()).contains(expected));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_a_revision_is_not_asked_for() {
+        let query = Query::compile(&standard("policy_bypasses"), None).unwrap();
+        let odd = [
+            "abc".to_owned(),
+            ".*".to_owned(),
+            "a|b".to_owned(),
+            "x\"} or y{a=\"".to_owned(),
+            String::new(),
+        ];
+        let text = query.text(&source(""), &odd.into());
+        assert!(text.contains(r#"{revision=~"abc"}"#), "{text}");
+    }
+
+    #[test]
+    fn the_same_question_of_many_agents_is_one_query() {
+        let minute = Some(Duration::from_mins(1));
+        let ours = Query::compile(&standard("success_rate"), minute).unwrap();
+        let mut renamed = standard("success_rate");
+        renamed.name = "theirs".to_owned();
+        assert_eq!(Query::compile(&renamed, minute).unwrap(), ours);
+        assert_ne!(
+            Query::compile(&renamed, Some(Duration::from_mins(2))).unwrap(),
+            ours
+        );
+        let count = standard("policy_bypasses");
+        assert_eq!(Query::compile(&count, None), Query::compile(&count, minute));
+    }
+
+    #[test]
+    fn nothing_breaks_out_of_a_series() {
+        let evil = || Series(r#"up{a="b"}[1h])) or sum(secrets{c="d"}"#.to_owned());
+        let fine = || Series("fine".to_owned());
+        let bare = MetricDefinition {
+            gauge: None,
+            ..standard("runs_in_flight")
+        };
+        let minute = Some(Duration::from_mins(1));
+        let ratio = |good, bad, total| MetricDefinition {
+            ratio: Some(Ratio { good, bad, total }),
+            ..bare.clone()
+        };
+        for metric in [
+            ratio(Some(evil()), None, fine()),
+            ratio(None, Some(evil()), fine()),
+            ratio(Some(fine()), None, evil()),
+            MetricDefinition {
+                quantile: Some(Quantile {
+                    histogram: evil(),
+                    q: "0.5".to_owned(),
+                }),
+                ..bare.clone()
+            },
+            MetricDefinition {
+                mean: Some(Mean {
+                    sum: evil(),
+                    count: fine(),
+                }),
+                ..bare.clone()
+            },
+            MetricDefinition {
+                mean: Some(Mean {
+                    sum: fine(),
+                    count: evil(),
+                }),
+                ..bare.clone()
+            },
+            MetricDefinition {
+                count: Some(Count { series: evil() }),
+                ..bare.clone()
+            },
+            MetricDefinition {
+                gauge: Some(Gauge {
+                    series: evil(),
+                    across: Across::Max,
+                }),
+                ..bare.clone()
+            },
+        ] {
+            let error = Query::compile(&metric, minute).unwrap_err();
+            assert!(matches!(error, QueryError::Series(_)), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_metric_that_cannot_be_asked_for_is_refused_with_the_mend() {
+        let minute = Some(Duration::from_mins(1));
+        let quantile = |histogram: &str, q: &str| MetricDefinition {
+            quantile: Some(Quantile {
+                histogram: Series(histogram.to_owned()),
+                q: q.to_owned(),
+            }),
+            ..MetricDefinition {
+                gauge: None,
+                ..standard("runs_in_flight")
+            }
+        };
+        let both = MetricDefinition {
+            count: standard("policy_bypasses").count,
+            ..standard("runs_in_flight")
+        };
+        let mut neither = standard("success_rate");
+        neither.ratio.as_mut().unwrap().good = None;
+        for (metric, window, expected) in [
+            (quantile("h", "0.95) or (x"), minute, "q must lie between 0 and 1"),
+            (quantile("h", "1"), minute, "q must lie between 0 and 1"),
+            (quantile("h", "0"), minute, "q must lie between 0 and 1"),
+            (
+                quantile(r#"h{le="1"}"#, "0.5"),
+                minute,
+                "must not name \"le\": remove it",
+            ),
+            (both, minute, "must be exactly one of"),
+            (neither, minute, "either good or bad"),
+            (standard("success_rate"), None, "needs a window longer than 0s"),
+            (
+                standard("success_rate"),
+                Some(Duration::ZERO),
+                "needs a window longer than 0s",
+            ),
+        ] {
+            let error = Query::compile(&metric, window).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

@@ -313,3 +313,288 @@ pub fn preflight(source: &Source, answer: &Answer, key: &RevisionKey) -> Option<
         )
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::standard_metrics;
+    use crate::signals::parse_sources;
+    use proptest::prelude::*;
+
+    fn row(revision: &str, part: &str, value: &str) -> String {
+        format!(
+            r#"{{"metric":{{"namespace":"support","agent":"refund","revision":"{revision}","sluice_part":"{part}"}},"value":[1.5,"{value}"]}}"#
+        )
+    }
+
+    fn answer(rows: &[String]) -> Answer {
+        let body = format!(
+            r#"{{"status":"success","data":{{"resultType":"vector","result":[{}]}}}}"#,
+            rows.join(",")
+        );
+        Answer::parse(body.as_bytes(), &Labels::default()).unwrap()
+    }
+
+    fn key(revision: &str) -> RevisionKey {
+        RevisionKey {
+            namespace: "support".to_owned(),
+            agent: "refund".to_owned(),
+            revision: revision.to_owned(),
+        }
+    }
+
+    fn reading(metric: &str, rows: &[(&str, &str)]) -> Reading {
+        let metric = standard_metrics().into_iter().find(|m| m.name == metric).unwrap();
+        let rows: Vec<String> = rows
+            .iter()
+            .map(|(part, value)| row("teal", part, value))
+            .collect();
+        answer(&rows).of(&key("teal")).reading(&metric)
+    }
+
+    fn known(text: &str) -> Value {
+        Value::Known(text.parse().unwrap())
+    }
+
+    #[test]
+    fn rows_belong_to_their_revision() {
+        let answer = answer(&[
+            row("teal", "amount", "9"),
+            row("teal", "samples", "10"),
+            row("ochre", "samples", "20"),
+        ]);
+        let number = |n: i64| Number::Exact(Decimal::from(n));
+        assert_eq!(
+            answer.of(&key("teal")),
+            Sample::new([(Part::Amount, number(9)), (Part::Samples, number(10))])
+        );
+        assert_eq!(
+            answer.of(&key("ochre")),
+            Sample::new([(Part::Samples, number(20))])
+        );
+        assert_eq!(answer.of(&key("third")), Sample::default());
+        assert_eq!(answer.len(), 2);
+    }
+
+    #[test]
+    fn a_row_that_does_not_say_whose_it_is_belongs_to_nobody() {
+        let rows = [
+            r#"{"metric":{},"value":[1,"5"]}"#,
+            r#"{"metric":{"namespace":"support","agent":"refund","sluice_part":"value"},"value":[1,"5"]}"#,
+            r#"{"metric":{"namespace":"support","agent":"","revision":"teal","sluice_part":"value"},"value":[1,"5"]}"#,
+            r#"{"metric":{"namespace":"support","agent":"refund","revision":"teal"},"value":[1,"5"]}"#,
+            r#"{"metric":{"namespace":"support","agent":"refund","revision":"teal","sluice_part":"other"},"value":[1,"5"]}"#,
+        ];
+        assert!(answer(&rows.map(str::to_owned)).is_empty());
+    }
+
+    #[test]
+    fn two_series_for_one_number_are_an_error_of_that_revision_only() {
+        let metric = &standard_metrics()[0];
+        let answer = answer(&[
+            row("teal", "amount", "9"),
+            row("teal", "samples", "10"),
+            row("teal", "amount", "9"),
+            row("ochre", "amount", "9"),
+            row("ochre", "samples", "10"),
+        ]);
+        let teal = answer.of(&key("teal")).reading(metric);
+        assert_eq!(
+            teal.value,
+            Value::Unusable("several series where one was expected")
+        );
+        assert_eq!(answer.of(&key("ochre")).reading(metric).value, known("0.9"));
+    }
+
+    #[test]
+    fn a_quotient_is_exact_and_nothing_over_nothing_is_no_value() {
+        let nan = Value::Unusable("the source answered with something that is not a number");
+        for (metric, rows, expected) in [
+            (
+                "success_rate",
+                vec![("amount", "198"), ("samples", "200")],
+                known("0.99"),
+            ),
+            // The same share as floats bring it.
+            (
+                "success_rate",
+                vec![
+                    ("amount", "205.71428571428572"),
+                    ("samples", "207.79220779220779"),
+                ],
+                known("0.99"),
+            ),
+            ("error_rate", vec![("samples", "200")], known("0")),
+            ("error_rate", vec![("amount", "3")], Value::Absent),
+            (
+                "error_rate",
+                vec![("amount", "0"), ("samples", "0")],
+                Value::Absent,
+            ),
+            ("error_rate", vec![], Value::Absent),
+            ("error_rate", vec![("amount", "NaN"), ("samples", "200")], nan),
+            ("error_rate", vec![("amount", "1"), ("samples", "NaN")], nan),
+            ("error_rate", vec![("amount", "+Inf"), ("samples", "200")], nan),
+            ("error_rate", vec![("amount", "1e300"), ("samples", "200")], nan),
+            ("error_rate", vec![("amount", "ten"), ("samples", "200")], nan),
+            (
+                "error_rate",
+                vec![("amount", "7e28"), ("samples", "0.0000000001")],
+                Value::Unusable("the numbers are too large"),
+            ),
+            (
+                "cost_per_success",
+                vec![("amount", "12.5"), ("samples", "25")],
+                known("0.5"),
+            ),
+            ("cost_per_success", vec![("samples", "25")], Value::Absent),
+        ] {
+            assert_eq!(reading(metric, &rows).value, expected, "{metric} {rows:?}");
+        }
+    }
+
+    #[test]
+    fn a_quantile_knows_when_it_lies_beyond_the_buckets() {
+        let p95 = |within, samples| {
+            reading(
+                "latency_p95",
+                &[("value", "20"), ("within", within), ("samples", samples)],
+            )
+            .value
+        };
+        let beyond = Value::Beyond(Decimal::from(20));
+        assert_eq!(p95("100", "100"), known("20"));
+        assert_eq!(p95("95", "100"), known("20"));
+        assert_eq!(p95("94.9", "100"), beyond);
+        assert_eq!(p95("NaN", "100"), beyond);
+        assert_eq!(
+            reading("latency_p95", &[("value", "20"), ("samples", "9")]).value,
+            beyond
+        );
+        let nan = reading(
+            "latency_p95",
+            &[("value", "NaN"), ("within", "0"), ("samples", "0")],
+        );
+        assert!(matches!(nan.value, Value::Unusable(_)));
+        assert_eq!(nan.samples, Some(Number::Exact(Decimal::ZERO)));
+    }
+
+    #[test]
+    fn counts_and_gauges_have_pods_instead_of_samples() {
+        let count = reading("policy_bypasses", &[("pods", "3")]);
+        assert_eq!(
+            count,
+            Reading {
+                value: Value::Absent,
+                samples: None,
+                pods: 3
+            }
+        );
+        let gauge = reading("runs_in_flight", &[("value", "4"), ("pods", "NaN")]);
+        assert_eq!(
+            gauge,
+            Reading {
+                value: known("4"),
+                samples: None,
+                pods: 0
+            }
+        );
+    }
+
+    #[test]
+    fn an_answer_that_is_none_is_refused() {
+        let vector = |rest: &str| {
+            format!(r#"{{"status":"success","data":{{"resultType":"vector","result":{rest}}}}}"#)
+        };
+        for (body, expected) in [
+            (String::new(), AnswerError::Shape),
+            ("<html>".to_owned(), AnswerError::Shape),
+            ("{}".to_owned(), AnswerError::Shape),
+            (r#"{"status":"success"}"#.to_owned(), AnswerError::Shape),
+            (
+                r#"{"status":"error","errorType":"timeout","error":"secret"}"#.to_owned(),
+                AnswerError::Failed,
+            ),
+            (
+                r#"{"status":"success","data":{"resultType":"matrix","result":[]}}"#.to_owned(),
+                AnswerError::NotAVector,
+            ),
+            (
+                r#"{"status":"success","data":{"resultType":"scalar","result":[1,"1"]}}"#.to_owned(),
+                AnswerError::NotAVector,
+            ),
+            (vector("null"), AnswerError::Shape),
+            (vector(r#"[{"metric":{},"value":"5"}]"#), AnswerError::Shape),
+            (vector(r#"[{"metric":{},"value":[1,5]}]"#), AnswerError::Shape),
+        ] {
+            assert_eq!(
+                Answer::parse(body.as_bytes(), &Labels::default()),
+                Err(expected),
+                "{body}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_native_histogram_is_no_number_and_spoils_nobody_elses() {
+        let native = r#"{"metric":{"namespace":"support","agent":"refund","revision":"teal","sluice_part":"value"},"histogram":[1,{"count":"1"}]}"#;
+        let answer = answer(&[native.to_owned(), row("ochre", "value", "4")]);
+        assert_eq!(
+            answer.of(&key("teal")),
+            Sample::new([(Part::Value, Number::NotANumber)])
+        );
+        assert_eq!(
+            answer.of(&key("ochre")),
+            Sample::new([(Part::Value, Number::Exact(Decimal::from(4)))])
+        );
+    }
+
+    #[test]
+    fn warnings_are_remembered() {
+        let body = |warnings: &str| {
+            format!(r#"{{"status":"success","data":{{"resultType":"vector","result":[]}}{warnings}}}"#)
+        };
+        for (warnings, expected) in [
+            ("", false),
+            (r#","warnings":null"#, false),
+            (r#","warnings":[]"#, false),
+            (r#","infos":["x"]"#, false),
+            (r#","warnings":["a store is gone"]"#, true),
+        ] {
+            let answer = Answer::parse(body(warnings).as_bytes(), &Labels::default()).unwrap();
+            assert_eq!(answer.warned, expected);
+        }
+    }
+
+    #[test]
+    fn a_preflight_says_whether_labels_or_pods_are_missing() {
+        let source = &parse_sources("[{name: default, url: 'http://p'}]").unwrap()[0];
+        let said = |answer: &Answer| preflight(source, answer, &key("teal"));
+        assert_eq!(said(&answer(&[row("teal", "pods", "1")])), None);
+        assert_eq!(
+            said(&answer(&[row("ochre", "pods", "1"), row("teal", "samples", "4")])).unwrap(),
+            "source default sees no pod of revision teal: is it scraped?"
+        );
+        assert_eq!(
+            said(&answer(&[])).unwrap(),
+            "source default: no series of up carry a revision (labels namespace, agent, revision): check the relabelling and the source's labels"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_parser_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Answer::parse(&body, &Labels::default());
+        }
+
+        #[test]
+        fn every_float_is_a_number_close_to_it_or_none(float in any::<f64>()) {
+            if let Number::Exact(number) = Number::read(&float.to_string()) {
+                let back: f64 = number.to_string().parse().unwrap();
+                prop_assert!((back - float).abs() <= float.abs() * 1e-11 + 1e-27, "{float} {number}");
+            } else {
+                prop_assert!(float.is_nan() || float.abs() > 7e28);
+            }
+        }
+    }
+}

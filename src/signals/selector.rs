@@ -235,7 +235,8 @@ mod tests {
             if let Ok(selector) = Selector::parse(&text) {
                 let written = selector.to_string();
                 prop_assert_eq!(&Selector::parse(&written).unwrap(), &selector);
-                prop_assert!(written.matches('{').count() <= 1 && written.matches('}').count() <= 1);
+                prop_assert_eq!(written.matches('{').count(), usize::from(!selector.matchers.is_empty()));
+                prop_assert_eq!(written.matches('{').count(), written.matches('}').count());
                 prop_assert!(!written.contains('\\'));
                 prop_assert_eq!(written.matches('"').count(), 2 * selector.matchers.len());
             }
