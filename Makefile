@@ -120,12 +120,12 @@ ifdef DEMO_CLUSTER
 demo: cluster-tool ## watch a launch and a rollback; KUBECONFIG=… IMAGE=… use your own cluster and image
 	@export HELM=$$($(CLUSTER) path helm helm) KUBECTL=$$($(CLUSTER) path kubernetes kubectl); \
 	export KUBECONFIG=$(abspath $(KUBECONFIG)) $(if $(IMAGE),IMAGE='$(IMAGE)'); \
-	cargo run --release --locked -p demo -- $(DEMO_ARGS)
+	cargo run --locked -p demo -- $(DEMO_ARGS)
 else
 demo: images
 	@$(CLUSTER) up --name demo
 	@$(CLUSTER) load --name demo $(IMAGE_TARS)
-	@. .cluster/demo/env; $(if $(IMAGE),export IMAGE='$(IMAGE)';) cargo run --release --locked -p demo -- $(DEMO_ARGS)
+	@. .cluster/demo/env; $(if $(IMAGE),export IMAGE='$(IMAGE)';) cargo run --locked -p demo -- $(DEMO_ARGS)
 endif
 
 .PHONY: demo-down

@@ -11,22 +11,13 @@ config: [{name: prompt, configMapRef: {name: prompts}, mountPath: /etc/prompt}]
 ";
 
 fn owner() -> Owner {
-    Owner {
-        name: "refund".to_owned(),
-        namespace: "support".to_owned(),
-        uid: "u-1".to_owned(),
-    }
+    Owner { name: "refund".to_owned(), namespace: "support".to_owned(), uid: "u-1".to_owned() }
 }
 
 fn revision() -> Revision {
     let spec: AgentDeploymentSpec = serde_norway::from_str(YAML).unwrap();
     let prompts = serde_json::from_value(json!({"data": {"a": "b"}, "binaryData": {"c": "AAE="}})).unwrap();
-    Revision::of(
-        "refund",
-        &spec,
-        &BTreeMap::from([("prompts".to_owned(), prompts)]),
-    )
-    .unwrap()
+    Revision::of("refund", &spec, &BTreeMap::from([("prompts".to_owned(), prompts)])).unwrap()
 }
 
 fn metadata(name: &str, hash: Option<&str>) -> Value {
@@ -79,14 +70,8 @@ fn a_deployment_selects_the_pods_of_its_own_template() {
 fn a_controller_revision_gives_the_revision_back() {
     let revision = revision();
     let stored = json!(controller_revision(&owner(), &revision, 7));
-    assert_eq!(
-        stored["metadata"],
-        metadata(&revision.name(), Some(&revision.hash))
-    );
-    assert_eq!(
-        (&stored["apiVersion"], &stored["revision"]),
-        (&json!("apps/v1"), &json!(7))
-    );
+    assert_eq!(stored["metadata"], metadata(&revision.name(), Some(&revision.hash)));
+    assert_eq!((&stored["apiVersion"], &stored["revision"]), (&json!("apps/v1"), &json!(7)));
     assert_eq!(Revision::from_data(&stored["data"]).unwrap(), revision);
 }
 
@@ -132,16 +117,12 @@ fn the_agents_service_selects_one_revision_or_nothing() {
 fn a_decision_rides_on_the_agents_service() {
     let annotations = BTreeMap::from([("sluice.dev/epoch".to_owned(), "3".to_owned())]);
     let service = json!(agent_service(&owner(), None, annotations));
-    assert_eq!(
-        service["metadata"]["annotations"],
-        json!({"sluice.dev/epoch": "3"})
-    );
+    assert_eq!(service["metadata"]["annotations"], json!({"sluice.dev/epoch": "3"}));
 }
 
 #[test]
 fn the_service_account_owns_nothing_but_its_name() {
-    let expected =
-        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata("refund", None)});
+    let expected = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata("refund", None)});
     assert_eq!(json!(service_account(&owner())), expected);
 }
 
@@ -149,10 +130,7 @@ fn the_service_account_owns_nothing_but_its_name() {
 fn a_budget_covers_one_revision_and_never_blocks_a_drain() {
     let revision = revision();
     let budget = json!(pod_disruption_budget(&owner(), &revision));
-    assert_eq!(
-        budget["metadata"],
-        metadata(&revision.name(), Some(&revision.hash))
-    );
+    assert_eq!(budget["metadata"], metadata(&revision.name(), Some(&revision.hash)));
     let expected = json!({
         "selector": {"matchLabels": {"sluice.dev/agent": "refund", "sluice.dev/revision": revision.hash}},
         "maxUnavailable": "10%",
@@ -175,10 +153,7 @@ fn an_owner_is_an_agent_that_an_api_server_knows() {
 fn an_agent_controls_its_own_children_and_no_others() {
     let service = revision_service(&owner(), &revision());
     assert!(owner().controls(&service));
-    let other = Owner {
-        uid: "u-2".to_owned(),
-        ..owner()
-    };
+    let other = Owner { uid: "u-2".to_owned(), ..owner() };
     assert!(!other.controls(&service));
     assert!(!owner().controls(&Service::default()));
 }

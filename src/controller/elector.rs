@@ -87,15 +87,15 @@ mod tests {
     const LEASE: Duration = Duration::from_secs(15);
     const RENEW: Duration = Duration::from_secs(10);
 
-    fn view(holder: &str, version: u32, transitions: i32) -> Option<LeaseView> {
-        Some(LeaseView { holder: holder.into(), version: version.to_string(), transitions })
+    fn record(holder: &str, version: u32, transitions: i32) -> LeaseView {
+        LeaseView { holder: holder.into(), version: version.to_string(), transitions }
     }
 
     #[test]
     fn an_absent_lease_is_created_and_a_released_one_taken_over() {
         let mut elector = Elector::new("a", LEASE, RENEW);
         assert_eq!(elector.step(None, Instant::now()), Act::Create);
-        assert_eq!(elector.step(view("", 1, 3), Instant::now()), Act::TakeOver(4));
+        assert_eq!(elector.step(Some(record("", 1, 3)), Instant::now()), Act::TakeOver(4));
     }
 
     #[test]
@@ -104,11 +104,11 @@ mod tests {
         let start = Instant::now();
         for second in 0..60 {
             let now = start + Duration::from_secs(u64::from(second));
-            assert_eq!(elector.step(view("b", second, 0), now), Act::Wait);
+            assert_eq!(elector.step(Some(record("b", second, 0)), now), Act::Wait);
         }
         let now = start + Duration::from_secs(59);
-        assert_eq!(elector.step(view("b", 59, 0), now + LEASE - Duration::from_millis(1)), Act::Wait);
-        assert_eq!(elector.step(view("b", 59, 0), now + LEASE), Act::TakeOver(1));
+        assert_eq!(elector.step(Some(record("b", 59, 0)), now + Duration::from_millis(14_999)), Act::Wait);
+        assert_eq!(elector.step(Some(record("b", 59, 0)), now + LEASE), Act::TakeOver(1));
     }
 
     /// A lease in a pretended API server whose writes are guarded by version.
@@ -119,7 +119,7 @@ mod tests {
 
     impl Server {
         fn read(&self) -> Option<LeaseView> {
-            self.record.as_ref().and_then(|(holder, version, transitions)| view(holder, *version, *transitions))
+            self.record.as_ref().map(|(holder, version, transitions)| record(holder, *version, *transitions))
         }
 
         fn write(&mut self, read: Option<&LeaseView>, holder: &str, transitions: i32) -> bool {

@@ -44,13 +44,9 @@ fn existing() -> BTreeMap<String, ConfigMap> {
         ("production-policy", json!({"policy.yaml": "limit: 300"})),
         ("modes", json!({"mode": "careful"})),
     ];
-    let mut all: BTreeMap<_, _> = texts
-        .iter()
-        .map(|(name, data)| ((*name).to_owned(), config_map(data)))
-        .collect();
+    let mut all: BTreeMap<_, _> = texts.iter().map(|(name, data)| ((*name).to_owned(), config_map(data))).collect();
     let bytes = BTreeMap::from([("logo".to_owned(), ByteString(vec![0, 159, 146, 150]))]);
-    all.entry("refund-prompts".to_owned())
-        .and_modify(|prompts| prompts.binary_data = Some(bytes));
+    all.entry("refund-prompts".to_owned()).and_modify(|prompts| prompts.binary_data = Some(bytes));
     all
 }
 
@@ -59,9 +55,7 @@ fn of(yaml: &str) -> Revision {
 }
 
 fn refused(yaml: &str) -> String {
-    Revision::of("refund-agent", &spec(yaml), &existing())
-        .unwrap_err()
-        .to_string()
+    Revision::of("refund-agent", &spec(yaml), &existing()).unwrap_err().to_string()
 }
 
 /// The smallest agent with more fields in its template's spec, or in its container.
@@ -77,9 +71,7 @@ fn with(pod: &Value, container: &Value) -> AgentDeploymentSpec {
 }
 
 fn rendered(pod: &Value, container: &Value) -> Value {
-    Revision::of("a", &with(pod, container), &existing())
-        .unwrap()
-        .template
+    Revision::of("a", &with(pod, container), &existing()).unwrap().template
 }
 
 fn hash(spec: &AgentDeploymentSpec) -> String {
@@ -93,22 +85,10 @@ fn an_upgrade_of_sluice_rehashes_nothing() {
     let health = SMALLEST.to_owned() + "\nhealth: {}";
     let port = SMALLEST.to_owned() + "\nport: 9090";
     for (yaml, golden) in [
-        (
-            REFUND,
-            "90ad935e40aa307c5f672640c8b7ff3eb074a7923231d0c018ec5088cbd8eda9",
-        ),
-        (
-            SMALLEST,
-            "fa2713a2115bdfc3e6192c1a5ba41cdb69e735f20d9e9a140b564bc91d86d24b",
-        ),
-        (
-            &health,
-            "6d39cbcf1a5dd853fd893f56baadf292267d570276e7b693f828bde3daccc406",
-        ),
-        (
-            &port,
-            "547cd46bc86ee0beda6788a7df168c66bab712bce2439eca2eb15eea1010be8b",
-        ),
+        (REFUND, "90ad935e40aa307c5f672640c8b7ff3eb074a7923231d0c018ec5088cbd8eda9"),
+        (SMALLEST, "fa2713a2115bdfc3e6192c1a5ba41cdb69e735f20d9e9a140b564bc91d86d24b"),
+        (&health, "6d39cbcf1a5dd853fd893f56baadf292267d570276e7b693f828bde3daccc406"),
+        (&port, "547cd46bc86ee0beda6788a7df168c66bab712bce2439eca2eb15eea1010be8b"),
     ] {
         assert_eq!(of(yaml).digest, golden, "{yaml}");
     }
@@ -139,11 +119,7 @@ fn what_does_not_change_the_agents_behaviour_does_not_change_the_hash() {
     assert_eq!(of(&REFUND.replace("replicas: 4", "replicas: 9")).hash, before);
     assert_eq!(of(&REFUND.replace("replicas: 4", "port: null")).hash, before);
     assert_eq!(
-        of(&REFUND.replace(
-            "{name: proxy, image: proxy:1}",
-            "{image: proxy:1, name: proxy, args: [], env: null}"
-        ))
-        .hash,
+        of(&REFUND.replace("{name: proxy, image: proxy:1}", "{image: proxy:1, name: proxy, args: [], env: null}")).hash,
         before
     );
 }
@@ -170,10 +146,7 @@ fn what_changes_the_agents_behaviour_changes_the_hash() {
         ("emptyDir: {}", "emptyDir: {medium: Memory}"),
         ("team: support", "team: sales"),
         ("note: x", "note: y"),
-        (
-            "note: x",
-            "kubectl.kubernetes.io/restartedAt: 2026-01-01T00:00:00Z",
-        ),
+        ("note: x", "kubectl.kubernetes.io/restartedAt: 2026-01-01T00:00:00Z"),
     ] {
         assert!(REFUND.contains(old), "{old}");
         assert!(seen.insert(of(&REFUND.replace(old, new)).hash), "{old} -> {new}");
@@ -191,9 +164,7 @@ fn contents_change_the_hash_whoever_names_them() {
     let hash = |name: &str, data: Value| {
         let mut existing = existing();
         existing.insert(name.to_owned(), config_map(&data));
-        Revision::of("refund-agent", &spec(REFUND), &existing)
-            .unwrap()
-            .hash
+        Revision::of("refund-agent", &spec(REFUND), &existing).unwrap().hash
     };
     let before = of(REFUND).hash;
     assert_eq!(hash("unrelated", json!({"a": "b"})), before);
@@ -213,11 +184,8 @@ fn contents_change_the_hash_whoever_names_them() {
 fn reversed(value: &Value) -> String {
     match value {
         Value::Object(fields) => {
-            let fields: Vec<_> = fields
-                .iter()
-                .rev()
-                .map(|(key, value)| format!("{}:{}", json!(key), reversed(value)))
-                .collect();
+            let fields: Vec<_> =
+                fields.iter().rev().map(|(key, value)| format!("{}:{}", json!(key), reversed(value))).collect();
             format!("{{{}}}", fields.join(", "))
         }
         Value::Array(items) => format!("[{}]", items.iter().map(reversed).collect::<Vec<_>>().join(", ")),
@@ -230,11 +198,7 @@ fn with_nulls(value: &Value) -> Value {
     match value {
         Value::Object(fields) => {
             let null = ("zzz".to_owned(), Value::Null);
-            fields
-                .iter()
-                .map(|(key, value)| (key.clone(), with_nulls(value)))
-                .chain([null])
-                .collect()
+            fields.iter().map(|(key, value)| (key.clone(), with_nulls(value))).chain([null]).collect()
         }
         Value::Array(items) => items.iter().map(with_nulls).collect(),
         leaf => leaf.clone(),
@@ -291,10 +255,7 @@ proptest! {
 #[test]
 fn a_revision_with_text_and_bytes_is_read_back_whole() {
     let revision = of(REFUND);
-    assert_eq!(
-        revision.config["refund-prompts"].binary_data["logo"].0,
-        [0, 159, 146, 150]
-    );
+    assert_eq!(revision.config["refund-prompts"].binary_data["logo"].0, [0, 159, 146, 150]);
     assert!(!revision.config.contains_key("extras"));
     assert_eq!(Revision::from_data(&revision.to_data()).unwrap(), revision);
 }
@@ -313,10 +274,7 @@ fn a_stored_revision_that_was_changed_is_refused() {
     assert!(matches!(error, RevisionError::Changed(_)), "{error}");
     data["scheme"] = json!("v2");
     let error = Revision::from_data(&data).unwrap_err();
-    assert!(
-        matches!(&error, RevisionError::Scheme(scheme) if scheme == "v2"),
-        "{error}"
-    );
+    assert!(matches!(&error, RevisionError::Scheme(scheme) if scheme == "v2"), "{error}");
     assert!(Revision::from_data(&json!({"scheme": "v1"})).is_err());
     assert!(Revision::from_data(&json!(null)).is_err());
 }
@@ -326,10 +284,7 @@ fn a_stored_revision_that_was_changed_is_refused() {
 #[test]
 fn the_config_maps_to_read_are_known_beforehand() {
     let names = config_maps(&spec(REFUND)).unwrap();
-    assert_eq!(
-        Vec::from_iter(names),
-        ["extras", "modes", "production-policy", "refund-prompts"]
-    );
+    assert_eq!(Vec::from_iter(names), ["extras", "modes", "production-policy", "refund-prompts"]);
 }
 
 #[test]
@@ -381,13 +336,13 @@ fn an_optional_key_may_be_missing_and_a_file_may_be_bytes() {
     let optional = REFUND.replace("key: mode}", "key: mood, optional: true}");
     assert_eq!(of(&optional).config["modes"].data.len(), 1);
     let volume = |key: &str| {
-        let volume = json!({"name": "v", "configMap": {"name": "refund-prompts", "items": [{"key": key, "path": "p"}]}});
+        let volume =
+            json!({"name": "v", "configMap": {"name": "refund-prompts", "items": [{"key": key, "path": "p"}]}});
         Revision::of("a", &with(&json!({"volumes": [volume]}), &json!({})), &existing())
     };
     assert!(volume("logo").is_ok());
     assert_eq!(volume("logos").unwrap_err().reason(), "ConfigMapKeyMissing");
-    let variable =
-        json!({"name": "V", "valueFrom": {"configMapKeyRef": {"name": "refund-prompts", "key": "logo"}}});
+    let variable = json!({"name": "V", "valueFrom": {"configMapKeyRef": {"name": "refund-prompts", "key": "logo"}}});
     let variable = Revision::of("a", &with(&json!({}), &json!({"env": [variable]})), &existing());
     assert_eq!(variable.unwrap_err().reason(), "ConfigMapKeyMissing");
 }
@@ -395,18 +350,10 @@ fn an_optional_key_may_be_missing_and_a_file_may_be_bytes() {
 #[test]
 fn a_revision_that_no_object_can_hold_is_refused() {
     let mut large = existing();
-    large.insert(
-        "modes".to_owned(),
-        config_map(&json!({"mode": "x".repeat(900 * 1024)})),
-    );
+    large.insert("modes".to_owned(), config_map(&json!({"mode": "x".repeat(900 * 1024)})));
     let error = Revision::of("a", &spec(REFUND), &large).unwrap_err();
     assert_eq!(error.reason(), "RevisionTooLarge");
-    assert!(
-        error
-            .to_string()
-            .contains("(largest: \"modes\"), and at most 900 KiB"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("(largest: \"modes\"), and at most 900 KiB"), "{error}");
 }
 
 // ---- rendering
@@ -487,51 +434,26 @@ fn what_the_user_says_wins_over_defaults() {
         assert_eq!(container[field], own[field]);
     }
     assert_eq!(container.get("startupProbe"), None);
-    let env: Vec<_> = container["env"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|v| v["name"].as_str().unwrap())
-        .collect();
+    let env: Vec<_> = container["env"].as_array().unwrap().iter().map(|v| v["name"].as_str().unwrap()).collect();
     assert_eq!(env, ["SLUICE_REVISION", "SLUICE_AGENT"]);
 }
 
 #[test]
 fn probes_are_added_only_where_the_agent_asks_for_them() {
     let container = &of(SMALLEST).template["spec"]["containers"][0];
-    assert!(
-        ["readinessProbe", "livenessProbe", "startupProbe"]
-            .iter()
-            .all(|probe| container.get(probe).is_none())
-    );
+    assert!(["readinessProbe", "livenessProbe", "startupProbe"].iter().all(|probe| container.get(probe).is_none()));
 }
 
 #[test]
 fn a_serving_container_sleeps_before_it_stops_but_never_longer_than_half_its_grace() {
     let sleep = |pod: Value| {
-        let template = rendered(
-            &pod,
-            &json!({"lifecycle": {"postStart": {"sleep": {"seconds": 1}}}}),
-        );
+        let template = rendered(&pod, &json!({"lifecycle": {"postStart": {"sleep": {"seconds": 1}}}}));
         let lifecycle = &template["spec"]["containers"][0]["lifecycle"];
         assert_eq!(lifecycle["postStart"]["sleep"]["seconds"], 1);
-        lifecycle
-            .pointer("/preStop/sleep/seconds")
-            .and_then(Value::as_i64)
+        lifecycle.pointer("/preStop/sleep/seconds").and_then(Value::as_i64)
     };
-    for (grace, seconds) in [
-        (60, Some(5)),
-        (10, Some(5)),
-        (9, Some(4)),
-        (2, Some(1)),
-        (1, None),
-        (0, None),
-    ] {
-        assert_eq!(
-            sleep(json!({"terminationGracePeriodSeconds": grace})),
-            seconds,
-            "{grace}"
-        );
+    for (grace, seconds) in [(60, Some(5)), (10, Some(5)), (9, Some(4)), (2, Some(1)), (1, None), (0, None)] {
+        assert_eq!(sleep(json!({"terminationGracePeriodSeconds": grace})), seconds, "{grace}");
     }
     assert_eq!(sleep(json!({})), Some(5));
 }
@@ -549,10 +471,8 @@ fn the_first_container_sleeps_when_no_container_names_the_port() {
 
 #[test]
 fn our_labels_win_because_pods_are_found_by_them() {
-    let yaml = SMALLEST.replace(
-        "{spec:",
-        "{metadata: {labels: {sluice.dev/agent: other, app.kubernetes.io/managed-by: Helm}}, spec:",
-    );
+    let yaml = SMALLEST
+        .replace("{spec:", "{metadata: {labels: {sluice.dev/agent: other, app.kubernetes.io/managed-by: Helm}}, spec:");
     let labels = of(&yaml).template["metadata"]["labels"].clone();
     assert_eq!(labels["sluice.dev/agent"], "refund-agent");
     assert_eq!(labels["app.kubernetes.io/managed-by"], "sluice");

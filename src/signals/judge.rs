@@ -17,12 +17,7 @@ const DIGITS_SHOWN: u32 = 4;
 
 /// Judges the canary, beside stable when the question compares them. `stable` is `None` on a first deployment.
 /// `ready_pods` is how many of the canary's pods are ready, and so must be seen by the source.
-pub fn judge(
-    question: &Question,
-    canary: &Reading,
-    stable: Option<&Reading>,
-    ready_pods: i32,
-) -> (Verdict, String) {
+pub fn judge(question: &Question, canary: &Reading, stable: Option<&Reading>, ready_pods: i32) -> (Verdict, String) {
     let (verdict, message) = match decide(question, canary, stable, ready_pods) {
         Ok(judged) => judged,
         Err(unknown) => unknown,
@@ -34,12 +29,7 @@ pub fn judge(
 /// A verdict with its message, without the metric's name.
 type Judged = (Verdict, String);
 
-fn decide(
-    question: &Question,
-    canary: &Reading,
-    stable: Option<&Reading>,
-    ready_pods: i32,
-) -> Result<Judged, Judged> {
+fn decide(question: &Question, canary: &Reading, stable: Option<&Reading>, ready_pods: i32) -> Result<Judged, Judged> {
     let compared = match (question.compare, stable) {
         (Compare::Value, _) => None,
         (_, Some(stable)) => Some(stable),
@@ -49,13 +39,8 @@ fn decide(
         }
     };
     let canary = known(question, "", canary, i64::from(ready_pods))?;
-    let stable = compared
-        .map(|stable| known(question, "stable: ", stable, 1))
-        .transpose()?;
-    if stable
-        .as_ref()
-        .is_some_and(|stable| stable.beyond || stable.partial.is_some())
-    {
+    let stable = compared.map(|stable| known(question, "stable: ", stable, 1)).transpose()?;
+    if stable.as_ref().is_some_and(|stable| stable.beyond || stable.partial.is_some()) {
         let message = "stable is not known exactly, so the canary cannot be compared with it";
         return Err((Verdict::Insufficient, message.to_owned()));
     }
@@ -80,15 +65,12 @@ fn known(question: &Question, whose: &str, reading: &Reading, ready: i64) -> Res
     let error = |message: &str| Err((Verdict::Error, format!("{whose}{message}")));
     let instant = question.metric.count.is_some() || question.metric.gauge.is_some();
     let wanted = ready.max(1);
-    let unseen = (instant && reading.pods < wanted)
-        .then(|| format!("{}/{wanted} pods seen by the source", reading.pods));
+    let unseen =
+        (instant && reading.pods < wanted).then(|| format!("{}/{wanted} pods seen by the source", reading.pods));
     let samples = match reading.samples {
         _ if instant => None,
         None => {
-            return insufficient(format!(
-                "no data ({}/{wanted} pods seen by the source)",
-                reading.pods
-            ));
+            return insufficient(format!("no data ({}/{wanted} pods seen by the source)", reading.pods));
         }
         Some(Number::Several) => return error("several series where one was expected"),
         Some(Number::NotANumber) => return error("the source answered with something that is not a number"),
@@ -109,12 +91,7 @@ fn known(question: &Question, whose: &str, reading: &Reading, ready: i64) -> Res
         (Value::Absent, None) if question.metric.count.is_some() => (Decimal::ZERO, false),
         (Value::Absent, None) => return insufficient("no data".to_owned()),
     };
-    Ok(Known {
-        value,
-        beyond,
-        partial: unseen,
-        samples,
-    })
+    Ok(Known { value, beyond, partial: unseen, samples })
 }
 
 /// The bounds that the canary's value is held to.
@@ -127,10 +104,7 @@ struct Limits {
 fn limits(question: &Question, stable: Option<&Known>) -> Option<Limits> {
     let Bounds { low, high, floor } = &question.bounds;
     let Some(stable) = stable.map(|stable| stable.value) else {
-        return Some(Limits {
-            low: *low,
-            high: *high,
-        });
+        return Some(Limits { low: *low, high: *high });
     };
     let limit = |bound: &Option<Decimal>| -> Option<Option<Decimal>> {
         match bound {
@@ -139,10 +113,7 @@ fn limits(question: &Question, stable: Option<&Known>) -> Option<Limits> {
             Some(bound) => bound.checked_add(stable).map(Some),
         }
     };
-    Some(Limits {
-        low: limit(low)?,
-        high: limit(high)?.map(|high| floor.map_or(high, |floor| high.max(floor))),
-    })
+    Some(Limits { low: limit(low)?, high: limit(high)?.map(|high| floor.map_or(high, |floor| high.max(floor))) })
 }
 
 /// Which bound is broken.
@@ -161,17 +132,11 @@ fn verdict(question: &Question, canary: &Known, stable: Option<&Known>, limits: 
     } else {
         None
     };
-    let numbers = Shown {
-        question,
-        canary,
-        stable,
-        limits,
-    };
+    let numbers = Shown { question, canary, stable, limits };
     match (broken, canary.partial.as_ref()) {
-        (Some(broken), Some(unseen)) if !proven(&question.metric, broken) => (
-            Verdict::Insufficient,
-            format!("{} ({unseen})", numbers.text(Some(broken))),
-        ),
+        (Some(broken), Some(unseen)) if !proven(&question.metric, broken) => {
+            (Verdict::Insufficient, format!("{} ({unseen})", numbers.text(Some(broken))))
+        }
         (Some(broken), _) => (Verdict::Fail, numbers.text(Some(broken))),
         (None, _) if canary.beyond && undecided(canary, limits) => (
             Verdict::Error,
@@ -180,10 +145,7 @@ fn verdict(question: &Question, canary: &Known, stable: Option<&Known>, limits: 
                 Unit::of(&question.metric).show(canary.value)
             ),
         ),
-        (None, Some(unseen)) => (
-            Verdict::Insufficient,
-            format!("{} ({unseen})", numbers.text(None)),
-        ),
+        (None, Some(unseen)) => (Verdict::Insufficient, format!("{} ({unseen})", numbers.text(None))),
         (None, None) => (Verdict::Pass, numbers.text(None)),
     }
 }
@@ -215,9 +177,7 @@ impl Shown<'_> {
         let unit = Unit::of(&self.question.metric);
         let value = |known: &Known| {
             let more = if known.beyond { ">" } else { "" };
-            let samples = known
-                .samples
-                .map_or_else(String::new, |n| format!(" (n={})", n.round().normalize()));
+            let samples = known.samples.map_or_else(String::new, |n| format!(" (n={})", n.round().normalize()));
             format!("{more}{}{samples}", unit.show_beside(known.value, self.limits))
         };
         let limit = |limit: Decimal| unit.show(limit);
@@ -274,11 +234,7 @@ impl Unit {
         self.written(number, |number| {
             // Whole numbers are shown whole: 12345 events are not 12350.
             let large = number.abs() >= Decimal::from(1000);
-            let short = if large {
-                Some(number.round())
-            } else {
-                number.round_sf(DIGITS_SHOWN)
-            };
+            let short = if large { Some(number.round()) } else { number.round_sf(DIGITS_SHOWN) };
             short.unwrap_or(number)
         })
     }
@@ -287,11 +243,7 @@ impl Unit {
     fn show_beside(self, number: Decimal, limits: &Limits) -> String {
         let short = self.show(number);
         let same = |limit: &Decimal| *limit != number && self.show(*limit) == short;
-        if [limits.low, limits.high].iter().flatten().any(same) {
-            self.written(number, |number| number)
-        } else {
-            short
-        }
+        if [limits.low, limits.high].iter().flatten().any(same) { self.written(number, |number| number) } else { short }
     }
 
     fn written(self, number: Decimal, round: impl Fn(Decimal) -> Decimal) -> String {
@@ -329,37 +281,21 @@ mod tests {
             window: Some(Duration::from_mins(1)),
             min_samples: 10,
             compare,
-            bounds: Bounds {
-                low: low.map(d),
-                high: high.map(d),
-                floor: floor.map(d),
-            },
+            bounds: Bounds { low: low.map(d), high: high.map(d), floor: floor.map(d) },
         }
     }
 
     fn rate(value: &str, samples: i64) -> Reading {
-        Reading {
-            value: Value::Known(d(value)),
-            samples: Some(Number::Exact(Decimal::from(samples))),
-            pods: 3,
-        }
+        Reading { value: Value::Known(d(value)), samples: Some(Number::Exact(Decimal::from(samples))), pods: 3 }
     }
 
     fn instant(value: Value, pods: i64) -> Reading {
-        Reading {
-            value,
-            samples: None,
-            pods,
-        }
+        Reading { value, samples: None, pods }
     }
 
     fn check(question: &Question, canary: &Reading, stable: Option<&Reading>, expected: (Verdict, &str)) {
         let (verdict, message) = judge(question, canary, stable, 3);
-        assert_eq!(
-            (verdict, message.as_str()),
-            expected,
-            "{question:?} {canary:?} {stable:?}"
-        );
+        assert_eq!((verdict, message.as_str()), expected, "{question:?} {canary:?} {stable:?}");
     }
 
     #[test]
@@ -367,52 +303,16 @@ mod tests {
         let at_least = ask("success_rate", Compare::Value, [Some("0.99"), None, None]);
         let between = ask("latency_p95", Compare::Value, [Some("0.1"), Some("1.2"), None]);
         for (question, value, expected) in [
-            (
-                &at_least,
-                "0.994",
-                (Verdict::Pass, "success_rate 99.4% (n=812) >= 99%"),
-            ),
-            (
-                &at_least,
-                "0.99",
-                (Verdict::Pass, "success_rate 99% (n=812) >= 99%"),
-            ),
-            (
-                &at_least,
-                "0.989999",
-                (Verdict::Fail, "success_rate 98.9999% (n=812) < 99%"),
-            ),
+            (&at_least, "0.994", (Verdict::Pass, "success_rate 99.4% (n=812) >= 99%")),
+            (&at_least, "0.99", (Verdict::Pass, "success_rate 99% (n=812) >= 99%")),
+            (&at_least, "0.989999", (Verdict::Fail, "success_rate 98.9999% (n=812) < 99%")),
             (&at_least, "0", (Verdict::Fail, "success_rate 0% (n=812) < 99%")),
-            (
-                &between,
-                "1.2",
-                (Verdict::Pass, "latency_p95 1.2s (n=812) within 100ms to 1.2s"),
-            ),
-            (
-                &between,
-                "0.1",
-                (Verdict::Pass, "latency_p95 100ms (n=812) within 100ms to 1.2s"),
-            ),
-            (
-                &between,
-                "1.2000001",
-                (Verdict::Fail, "latency_p95 1.2000001s (n=812) > 1.2s"),
-            ),
-            (
-                &between,
-                "0.05",
-                (Verdict::Fail, "latency_p95 50ms (n=812) < 100ms"),
-            ),
-            (
-                &between,
-                "5400",
-                (Verdict::Fail, "latency_p95 90m (n=812) > 1.2s"),
-            ),
-            (
-                &between,
-                "9000",
-                (Verdict::Fail, "latency_p95 2.5h (n=812) > 1.2s"),
-            ),
+            (&between, "1.2", (Verdict::Pass, "latency_p95 1.2s (n=812) within 100ms to 1.2s")),
+            (&between, "0.1", (Verdict::Pass, "latency_p95 100ms (n=812) within 100ms to 1.2s")),
+            (&between, "1.2000001", (Verdict::Fail, "latency_p95 1.2000001s (n=812) > 1.2s")),
+            (&between, "0.05", (Verdict::Fail, "latency_p95 50ms (n=812) < 100ms")),
+            (&between, "5400", (Verdict::Fail, "latency_p95 90m (n=812) > 1.2s")),
+            (&between, "9000", (Verdict::Fail, "latency_p95 2.5h (n=812) > 1.2s")),
         ] {
             check(question, &rate(value, 812), None, expected);
         }
@@ -429,10 +329,7 @@ mod tests {
         ] {
             check(&question, &rate(value, samples), None, expected);
         }
-        let none = Question {
-            min_samples: 0,
-            ..question
-        };
+        let none = Question { min_samples: 0, ..question };
         let empty = (Verdict::Insufficient, "success_rate 0/1 samples");
         check(&none, &rate("1", 0), None, empty);
     }
@@ -441,42 +338,21 @@ mod tests {
     fn what_is_missing_or_broken_has_its_own_verdict() {
         let question = ask("latency_p95", Compare::Value, [None, Some("1.2"), None]);
         let nan = "the source answered with something that is not a number";
-        let reading = |value, samples| Reading {
-            value,
-            samples,
-            pods: 2,
-        };
+        let reading = |value, samples| Reading { value, samples, pods: 2 };
         let enough = Some(Number::Exact(Decimal::from(50)));
         for (canary, verdict, message) in [
-            (
-                reading(Value::Absent, None),
-                Verdict::Insufficient,
-                "no data (2/3 pods seen by the source)",
-            ),
+            (reading(Value::Absent, None), Verdict::Insufficient, "no data (2/3 pods seen by the source)"),
             (reading(Value::Absent, enough), Verdict::Insufficient, "no data"),
             (reading(Value::Unusable(nan), enough), Verdict::Error, nan),
-            (
-                reading(Value::Unusable(nan), Some(Number::Exact(Decimal::ZERO))),
-                Verdict::Insufficient,
-                "0/10 samples",
-            ),
-            (
-                reading(Value::Known(Decimal::ONE), Some(Number::NotANumber)),
-                Verdict::Error,
-                nan,
-            ),
+            (reading(Value::Unusable(nan), Some(Number::Exact(Decimal::ZERO))), Verdict::Insufficient, "0/10 samples"),
+            (reading(Value::Known(Decimal::ONE), Some(Number::NotANumber)), Verdict::Error, nan),
             (
                 reading(Value::Known(Decimal::ONE), Some(Number::Several)),
                 Verdict::Error,
                 "several series where one was expected",
             ),
         ] {
-            check(
-                &question,
-                &canary,
-                None,
-                (verdict, &format!("latency_p95 {message}")),
-            );
+            check(&question, &canary, None, (verdict, &format!("latency_p95 {message}")));
         }
     }
 
@@ -488,56 +364,25 @@ mod tests {
         for (question, value, pods, expected) in [
             (&none, absent, 3, (Verdict::Pass, "policy_bypasses 0 <= 0")),
             (&none, absent, 4, (Verdict::Pass, "policy_bypasses 0 <= 0")),
-            (
-                &none,
-                absent,
-                2,
-                (
-                    Verdict::Insufficient,
-                    "policy_bypasses no data (2/3 pods seen by the source)",
-                ),
-            ),
-            (
-                &none,
-                absent,
-                0,
-                (
-                    Verdict::Insufficient,
-                    "policy_bypasses no data (0/3 pods seen by the source)",
-                ),
-            ),
+            (&none, absent, 2, (Verdict::Insufficient, "policy_bypasses no data (2/3 pods seen by the source)")),
+            (&none, absent, 0, (Verdict::Insufficient, "policy_bypasses no data (0/3 pods seen by the source)")),
             (
                 &none,
                 Value::Known(Decimal::ZERO),
                 2,
-                (
-                    Verdict::Insufficient,
-                    "policy_bypasses 0 <= 0 (2/3 pods seen by the source)",
-                ),
+                (Verdict::Insufficient, "policy_bypasses 0 <= 0 (2/3 pods seen by the source)"),
             ),
             (&none, one, 3, (Verdict::Fail, "policy_bypasses 1 > 0")),
             // A bypass that was seen happened, whoever else is not seen: even when the pod is gone.
             (&none, one, 0, (Verdict::Fail, "policy_bypasses 1 > 0")),
             // Too few may still be enough when the others are seen.
-            (
-                &some,
-                one,
-                2,
-                (
-                    Verdict::Insufficient,
-                    "policy_bypasses 1 < 2 (2/3 pods seen by the source)",
-                ),
-            ),
+            (&some, one, 2, (Verdict::Insufficient, "policy_bypasses 1 < 2 (2/3 pods seen by the source)")),
             (&some, one, 3, (Verdict::Fail, "policy_bypasses 1 < 2")),
         ] {
             check(question, &instant(value, pods), None, expected);
         }
         let (verdict, _) = judge(&none, &instant(absent, 0), None, 0);
-        assert_eq!(
-            verdict,
-            Verdict::Insufficient,
-            "no ready pod and no seen pod prove nothing"
-        );
+        assert_eq!(verdict, Verdict::Insufficient, "no ready pod and no seen pod prove nothing");
         assert_eq!(judge(&none, &instant(absent, 1), None, 0).0, Verdict::Pass);
     }
 
@@ -567,100 +412,29 @@ mod tests {
             let within = value == "10";
             assert_eq!(whole.0, if within { Verdict::Pass } else { Verdict::Fail });
         }
-        let absent = judge(
-            &gauge(Across::Max, None, high),
-            &instant(Value::Absent, 3),
-            None,
-            3,
-        );
-        assert_eq!(
-            absent,
-            (Verdict::Insufficient, "approval_backlog_age no data".to_owned())
-        );
+        let absent = judge(&gauge(Across::Max, None, high), &instant(Value::Absent, 3), None, 3);
+        assert_eq!(absent, (Verdict::Insufficient, "approval_backlog_age no data".to_owned()));
     }
 
     #[test]
     fn a_ratio_to_stable_has_a_floor() {
-        let doubled = ask(
-            "error_rate",
-            Compare::RatioToStable,
-            [None, Some("2"), Some("0.01")],
-        );
+        let doubled = ask("error_rate", Compare::RatioToStable, [None, Some("2"), Some("0.01")]);
         let bare = ask("error_rate", Compare::RatioToStable, [None, Some("2"), None]);
         let low = ask("success_rate", Compare::RatioToStable, [Some("0.9"), None, None]);
         for (question, canary, stable, expected) in [
-            (
-                &doubled,
-                "0.31",
-                "0.002",
-                (
-                    Verdict::Fail,
-                    "error_rate canary=31% (n=64) stable=0.2% (n=1210), limit 1%",
-                ),
-            ),
-            (
-                &doubled,
-                "0.01",
-                "0.002",
-                (
-                    Verdict::Pass,
-                    "error_rate canary=1% (n=64) stable=0.2% (n=1210), limit 1%",
-                ),
-            ),
-            (
-                &doubled,
-                "0.08",
-                "0.04",
-                (
-                    Verdict::Pass,
-                    "error_rate canary=8% (n=64) stable=4% (n=1210), limit 8%",
-                ),
-            ),
+            (&doubled, "0.31", "0.002", (Verdict::Fail, "error_rate canary=31% (n=64) stable=0.2% (n=1210), limit 1%")),
+            (&doubled, "0.01", "0.002", (Verdict::Pass, "error_rate canary=1% (n=64) stable=0.2% (n=1210), limit 1%")),
+            (&doubled, "0.08", "0.04", (Verdict::Pass, "error_rate canary=8% (n=64) stable=4% (n=1210), limit 8%")),
             (
                 &doubled,
                 "0.0800001",
                 "0.04",
-                (
-                    Verdict::Fail,
-                    "error_rate canary=8.00001% (n=64) stable=4% (n=1210), limit 8%",
-                ),
+                (Verdict::Fail, "error_rate canary=8.00001% (n=64) stable=4% (n=1210), limit 8%"),
             ),
-            (
-                &bare,
-                "0",
-                "0",
-                (
-                    Verdict::Pass,
-                    "error_rate canary=0% (n=64) stable=0% (n=1210), limit 0%",
-                ),
-            ),
-            (
-                &bare,
-                "0.001",
-                "0",
-                (
-                    Verdict::Fail,
-                    "error_rate canary=0.1% (n=64) stable=0% (n=1210), limit 0%",
-                ),
-            ),
-            (
-                &low,
-                "0.9",
-                "1",
-                (
-                    Verdict::Pass,
-                    "success_rate canary=90% (n=64) stable=100% (n=1210), at least 90%",
-                ),
-            ),
-            (
-                &low,
-                "0.8",
-                "1",
-                (
-                    Verdict::Fail,
-                    "success_rate canary=80% (n=64) stable=100% (n=1210), at least 90%",
-                ),
-            ),
+            (&bare, "0", "0", (Verdict::Pass, "error_rate canary=0% (n=64) stable=0% (n=1210), limit 0%")),
+            (&bare, "0.001", "0", (Verdict::Fail, "error_rate canary=0.1% (n=64) stable=0% (n=1210), limit 0%")),
+            (&low, "0.9", "1", (Verdict::Pass, "success_rate canary=90% (n=64) stable=100% (n=1210), at least 90%")),
+            (&low, "0.8", "1", (Verdict::Fail, "success_rate canary=80% (n=64) stable=100% (n=1210), at least 90%")),
         ] {
             check(question, &rate(canary, 64), Some(&rate(stable, 1210)), expected);
         }
@@ -668,17 +442,10 @@ mod tests {
 
     #[test]
     fn a_difference_from_stable_is_within_its_bounds() {
-        let question = ask(
-            "latency_p95",
-            Compare::DifferenceFromStable,
-            [Some("-0.5"), Some("0.2"), None],
-        );
-        for (canary, verdict) in [
-            ("1.2", Verdict::Pass),
-            ("1.21", Verdict::Fail),
-            ("0.5", Verdict::Pass),
-            ("0.49", Verdict::Fail),
-        ] {
+        let question = ask("latency_p95", Compare::DifferenceFromStable, [Some("-0.5"), Some("0.2"), None]);
+        for (canary, verdict) in
+            [("1.2", Verdict::Pass), ("1.21", Verdict::Fail), ("0.5", Verdict::Pass), ("0.49", Verdict::Fail)]
+        {
             let judged = judge(&question, &rate(canary, 64), Some(&rate("1", 1210)), 3);
             assert_eq!(judged.0, verdict, "{}", judged.1);
             assert!(judged.1.contains("limits 500ms to 1.2s"), "{}", judged.1);
@@ -687,45 +454,16 @@ mod tests {
 
     #[test]
     fn a_comparison_needs_a_stable_with_enough_data() {
-        let question = ask(
-            "error_rate",
-            Compare::RatioToStable,
-            [None, Some("2"), Some("0.01")],
-        );
+        let question = ask("error_rate", Compare::RatioToStable, [None, Some("2"), Some("0.01")]);
         let canary = rate("0.5", 64);
-        let absent = Reading {
-            value: Value::Absent,
-            samples: None,
-            pods: 0,
-        };
-        let broken = Reading {
-            value: Value::Unusable("several series where one was expected"),
-            ..rate("0", 99)
-        };
-        let none = (
-            Verdict::NotApplicable,
-            "error_rate does not apply: there is no stable revision to compare with",
-        );
+        let absent = Reading { value: Value::Absent, samples: None, pods: 0 };
+        let broken = Reading { value: Value::Unusable("several series where one was expected"), ..rate("0", 99) };
+        let none = (Verdict::NotApplicable, "error_rate does not apply: there is no stable revision to compare with");
         check(&question, &canary, None, none);
         for (stable, expected) in [
-            (
-                &rate("0", 9),
-                (Verdict::Insufficient, "error_rate stable: 9/10 samples"),
-            ),
-            (
-                &absent,
-                (
-                    Verdict::Insufficient,
-                    "error_rate stable: no data (0/1 pods seen by the source)",
-                ),
-            ),
-            (
-                &broken,
-                (
-                    Verdict::Error,
-                    "error_rate stable: several series where one was expected",
-                ),
-            ),
+            (&rate("0", 9), (Verdict::Insufficient, "error_rate stable: 9/10 samples")),
+            (&absent, (Verdict::Insufficient, "error_rate stable: no data (0/1 pods seen by the source)")),
+            (&broken, (Verdict::Error, "error_rate stable: several series where one was expected")),
         ] {
             check(&question, &canary, Some(stable), expected);
         }
@@ -733,46 +471,22 @@ mod tests {
 
     #[test]
     fn a_quantile_beyond_the_buckets_is_not_taken_for_the_largest_bucket() {
-        let beyond = Reading {
-            value: Value::Beyond(d("20")),
-            ..rate("0", 50)
-        };
+        let beyond = Reading { value: Value::Beyond(d("20")), ..rate("0", 50) };
         let question = |low, high| ask("latency_p95", Compare::Value, [low, high, None]);
         let more = "latency_p95 is above the histogram's largest bucket, 20s: add buckets";
         check(&question(None, Some("30")), &beyond, None, (Verdict::Error, more));
-        check(
-            &question(None, Some("20")),
-            &beyond,
-            None,
-            (Verdict::Fail, "latency_p95 >20s (n=50) > 20s"),
-        );
-        check(
-            &question(None, Some("10")),
-            &beyond,
-            None,
-            (Verdict::Fail, "latency_p95 >20s (n=50) > 10s"),
-        );
+        check(&question(None, Some("20")), &beyond, None, (Verdict::Fail, "latency_p95 >20s (n=50) > 20s"));
+        check(&question(None, Some("10")), &beyond, None, (Verdict::Fail, "latency_p95 >20s (n=50) > 10s"));
         check(&question(Some("30"), None), &beyond, None, (Verdict::Error, more));
-        check(
-            &question(Some("10"), None),
-            &beyond,
-            None,
-            (Verdict::Pass, "latency_p95 >20s (n=50) >= 10s"),
-        );
+        check(&question(Some("10"), None), &beyond, None, (Verdict::Pass, "latency_p95 >20s (n=50) >= 10s"));
         let ratio = ask("latency_p95", Compare::RatioToStable, [None, Some("2"), None]);
-        assert_eq!(
-            judge(&ratio, &rate("1", 50), Some(&beyond), 3).0,
-            Verdict::Insufficient
-        );
+        assert_eq!(judge(&ratio, &rate("1", 50), Some(&beyond), 3).0, Verdict::Insufficient);
     }
 
     #[test]
     fn huge_numbers_are_an_error_and_long_names_are_cut() {
         let question = ask("latency_p95", Compare::RatioToStable, [None, Some("2"), None]);
-        let huge = Reading {
-            value: Value::Known(Decimal::MAX),
-            ..rate("0", 50)
-        };
+        let huge = Reading { value: Value::Known(Decimal::MAX), ..rate("0", 50) };
         let expected = (Verdict::Error, "latency_p95 the numbers are too large to compare");
         check(&question, &huge, Some(&huge), expected);
         let mut long = ask("latency_p95", Compare::Value, [None, Some("1"), None]);
@@ -810,20 +524,15 @@ mod tests {
 
     fn questions() -> impl Strategy<Value = Question> {
         let metrics = proptest::sample::select(standard_metrics());
-        let compare = prop_oneof![
-            Just(Compare::Value),
-            Just(Compare::RatioToStable),
-            Just(Compare::DifferenceFromStable)
-        ];
+        let compare =
+            prop_oneof![Just(Compare::Value), Just(Compare::RatioToStable), Just(Compare::DifferenceFromStable)];
         let bound = || proptest::option::of(numbers());
-        (metrics, compare, bound(), bound(), bound()).prop_map(|(metric, compare, low, high, floor)| {
-            Question {
-                metric,
-                window: None,
-                min_samples: 10,
-                compare,
-                bounds: Bounds { low, high, floor },
-            }
+        (metrics, compare, bound(), bound(), bound()).prop_map(|(metric, compare, low, high, floor)| Question {
+            metric,
+            window: None,
+            min_samples: 10,
+            compare,
+            bounds: Bounds { low, high, floor },
         })
     }
 

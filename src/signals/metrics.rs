@@ -39,11 +39,7 @@ impl Default for SamplerMetrics {
 impl SamplerMetrics {
     /// Adds the metrics to a registry, under the names `sluice_sampler_*`.
     pub fn register(&self, registry: &mut Registry) {
-        registry.register(
-            "sluice_sampler_queries",
-            "Queries sent to metrics sources",
-            self.queries.clone(),
-        );
+        registry.register("sluice_sampler_queries", "Queries sent to metrics sources", self.queries.clone());
         registry.register(
             "sluice_sampler_query_failures",
             "Queries that brought no usable answer, by kind",
@@ -58,9 +54,7 @@ impl SamplerMetrics {
 
     /// Counts a query. `failure` is a word of [`super::ClientError::kind`].
     pub(super) fn asked(&self, source: &str, took: std::time::Duration, failure: Option<&'static str>) {
-        let of = OfSource {
-            source: source.to_owned(),
-        };
+        let of = OfSource { source: source.to_owned() };
         self.queries.get_or_create(&of).inc();
         self.duration.get_or_create(&of).observe(took.as_secs_f64());
         if let Some(kind) = failure {

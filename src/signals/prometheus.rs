@@ -82,10 +82,7 @@ impl Client {
             .and_then(|http| {
                 Queries::from(http, source.url.as_str()).map_err(|_| "url: not usable: correct it".to_owned())
             })
-            .map_err(|problem| ClientError::Setup {
-                source_name: source.name.clone(),
-                problem,
-            })?;
+            .map_err(|problem| ClientError::Setup { source_name: source.name.clone(), problem })?;
         Ok(Self { source, queries })
     }
 
@@ -97,9 +94,8 @@ impl Client {
     /// Asks a query, evaluated at an instant.
     pub async fn ask(&self, query: &str, at: Timestamp) -> Result<Answer, ClientError> {
         let timeout = self.source.timeout;
-        let body = tokio::time::timeout(timeout, self.body(query, at))
-            .await
-            .map_err(|_| ClientError::TimedOut(timeout))??;
+        let body =
+            tokio::time::timeout(timeout, self.body(query, at)).await.map_err(|_| ClientError::TimedOut(timeout))??;
         Ok(Answer::parse(&body, &self.source.labels)?)
     }
 
@@ -121,11 +117,7 @@ impl Client {
             return Err(ClientError::Status(response.status().as_u16()));
         }
         let mut body = Vec::new();
-        while let Some(chunk) = response
-            .chunk()
-            .await
-            .map_err(|error| failure(Some(&error), timeout))?
-        {
+        while let Some(chunk) = response.chunk().await.map_err(|error| failure(Some(&error), timeout))? {
             if body.len() + chunk.len() > MAX_ANSWER {
                 return Err(ClientError::TooLarge);
             }
@@ -167,23 +159,18 @@ fn http(source: &Source) -> Result<reqwest::Client, String> {
     if let Some(file) = &source.ca_file {
         let wrong = |why: String| format!("caFile {}: {why}: it must hold PEM certificates", file.display());
         let pem = std::fs::read(file).map_err(|error| wrong(error.to_string()))?;
-        let trusted =
-            reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| wrong(error.to_string()))?;
+        let trusted = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| wrong(error.to_string()))?;
         if trusted.is_empty() {
             return Err(wrong("no certificate found".to_owned()));
         }
         builder = builder.tls_certs_only(trusted);
     }
-    builder
-        .build()
-        .map_err(|error| format!("the HTTP client cannot be made: {error}"))
+    builder.build().map_err(|error| format!("the HTTP client cannot be made: {error}"))
 }
 
 fn failure(error: Option<&reqwest::Error>, timeout: Duration) -> ClientError {
     match error {
-        Some(error) if error.is_timeout() && error.is_connect() => {
-            ClientError::TimedOut(CONNECT.min(timeout))
-        }
+        Some(error) if error.is_timeout() && error.is_connect() => ClientError::TimedOut(CONNECT.min(timeout)),
         Some(error) if error.is_timeout() => ClientError::TimedOut(timeout),
         Some(error) if error.is_connect() => ClientError::Refused,
         _ => ClientError::Broken,

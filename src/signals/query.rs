@@ -117,12 +117,7 @@ impl Query {
         parts.push((Part::Pods, ask.pods(&source.presence)));
         let parts: Vec<String> = parts
             .into_iter()
-            .map(|(part, text)| {
-                format!(
-                    "label_replace({text}, \"{PART_LABEL}\", \"{}\", \"\", \"\")",
-                    part.label()
-                )
-            })
+            .map(|(part, text)| format!("label_replace({text}, \"{PART_LABEL}\", \"{}\", \"\", \"\")", part.label()))
             .collect();
         parts.join(" or ")
     }
@@ -164,27 +159,12 @@ impl Query {
 /// beyond it; the part `within` tells the two apart (buckets are cumulative, so the fullest finite one holds all of them).
 fn quantile(ask: &Ask, histogram: &Selector, q: Decimal, window: &str) -> Vec<(Part, String)> {
     let buckets = histogram.with_suffix("_bucket");
-    let by_bucket = |series: &Selector| {
-        format!(
-            "sum by ({}, le) (increase({}[{window}]))",
-            ask.by,
-            ask.only(series)
-        )
-    };
-    let count = format!(
-        "increase({}[{window}])",
-        ask.only(&histogram.with_suffix("_count"))
-    );
+    let by_bucket = |series: &Selector| format!("sum by ({}, le) (increase({}[{window}]))", ask.by, ask.only(series));
+    let count = format!("increase({}[{window}])", ask.only(&histogram.with_suffix("_count")));
     vec![
-        (
-            Part::Value,
-            format!("histogram_quantile({q}, {})", by_bucket(&buckets)),
-        ),
+        (Part::Value, format!("histogram_quantile({q}, {})", by_bucket(&buckets))),
         (Part::Samples, ask.across("sum", &count)),
-        (
-            Part::Within,
-            ask.across("max", &by_bucket(&buckets.and("le", "!=", "+Inf"))),
-        ),
+        (Part::Within, ask.across("max", &by_bucket(&buckets.and("le", "!=", "+Inf")))),
     ]
 }
 
@@ -200,8 +180,7 @@ impl<'a> Ask<'a> {
     fn new(source: &'a Source, revisions: &BTreeSet<String>) -> Self {
         let labels = &source.labels;
         // Hashes are hexadecimal; anything else could not be a revision, and could be more than a name.
-        let plain =
-            |revision: &&str| revision.chars().all(|c| c.is_ascii_alphanumeric()) && !revision.is_empty();
+        let plain = |revision: &&str| revision.chars().all(|c| c.is_ascii_alphanumeric()) && !revision.is_empty();
         let revisions: Vec<&str> = revisions.iter().map(String::as_str).filter(plain).collect();
         Self {
             by: format!("{}, {}, {}", labels.namespace, labels.agent, labels.revision),
@@ -233,18 +212,11 @@ impl<'a> Ask<'a> {
 
 fn kind(metric: &MetricDefinition) -> Result<Kind, QueryError> {
     let name = || metric.name.clone();
-    match (
-        &metric.ratio,
-        &metric.quantile,
-        &metric.mean,
-        &metric.count,
-        &metric.gauge,
-    ) {
+    match (&metric.ratio, &metric.quantile, &metric.mean, &metric.count, &metric.gauge) {
         (Some(ratio), None, None, None, None) => match (&ratio.good, &ratio.bad) {
-            (Some(part), None) | (None, Some(part)) => Ok(Kind::Quotient {
-                amount: read(part)?,
-                samples: read(&ratio.total)?,
-            }),
+            (Some(part), None) | (None, Some(part)) => {
+                Ok(Kind::Quotient { amount: read(part)?, samples: read(&ratio.total)? })
+            }
             _ => Err(QueryError::GoodOrBad(name())),
         },
         (None, Some(quantile), None, None, None) => {
@@ -256,20 +228,15 @@ fn kind(metric: &MetricDefinition) -> Result<Kind, QueryError> {
             if q <= Decimal::ZERO || q >= Decimal::ONE {
                 return Err(QueryError::Quantile(name()));
             }
-            Ok(Kind::Quantile {
-                histogram,
-                q: q.normalize(),
-            })
+            Ok(Kind::Quantile { histogram, q: q.normalize() })
         }
-        (None, None, Some(mean), None, None) => Ok(Kind::Quotient {
-            amount: read(&mean.sum)?,
-            samples: read(&mean.count)?,
-        }),
+        (None, None, Some(mean), None, None) => {
+            Ok(Kind::Quotient { amount: read(&mean.sum)?, samples: read(&mean.count)? })
+        }
         (None, None, None, Some(count), None) => Ok(Kind::Count(read(&count.series)?)),
-        (None, None, None, None, Some(gauge)) => Ok(Kind::Gauge {
-            series: read(&gauge.series)?,
-            across: across(gauge.across),
-        }),
+        (None, None, None, None, Some(gauge)) => {
+            Ok(Kind::Gauge { series: read(&gauge.series)?, across: across(gauge.across) })
+        }
         _ => Err(QueryError::NotOneKind(name())),
     }
 }
@@ -290,11 +257,7 @@ fn across(across: Across) -> &'static str {
 /// A duration as PromQL writes it.
 fn range(window: Duration) -> String {
     let millis = window.as_millis();
-    if millis.is_multiple_of(1000) {
-        format!("{}s", millis / 1000)
-    } else {
-        format!("{millis}ms")
-    }
+    if millis.is_multiple_of(1000) { format!("{}s", millis / 1000) } else { format!("{millis}ms") }
 }
 
 #[cfg(test)]
@@ -304,9 +267,7 @@ mod tests {
     use crate::signals::parse_sources;
 
     fn source(more: &str) -> Source {
-        parse_sources(&format!("- {{name: default, url: 'http://p:9090'{more}}}"))
-            .unwrap()
-            .remove(0)
+        parse_sources(&format!("- {{name: default, url: 'http://p:9090'{more}}}")).unwrap().remove(0)
     }
 
     fn revisions() -> BTreeSet<String> {
@@ -318,9 +279,7 @@ mod tests {
     }
 
     fn text(name: &str, more: &str) -> String {
-        Query::compile(&standard(name), Some(Duration::from_mins(1)))
-            .unwrap()
-            .text(&source(more), &revisions())
+        Query::compile(&standard(name), Some(Duration::from_mins(1))).unwrap().text(&source(more), &revisions())
     }
 
     const PODS: &str = r#"label_replace(count by (namespace, agent, revision) (up{revision!=""} == 1), "sluice_part", "pods", "", "")"#;
@@ -329,8 +288,7 @@ mod tests {
     fn each_kind_of_metric_is_one_query_of_named_parts() {
         let who = r#"revision=~"0c0ffee000|5ab1e00000""#;
         let by = "by (namespace, agent, revision)";
-        let part =
-            |text: &str, part: &str| format!(r#"label_replace({text}, "sluice_part", "{part}", "", "")"#);
+        let part = |text: &str, part: &str| format!(r#"label_replace({text}, "sluice_part", "{part}", "", "")"#);
         let runs = r#"{gen_ai_operation_name="invoke_agent","#;
         let histogram = "gen_ai_client_operation_duration_seconds";
         for (name, expected) in [
@@ -341,19 +299,13 @@ mod tests {
                         &format!(r#"sum {by} (increase(agent_runs_total{{outcome="success",{who}}}[60s]))"#),
                         "amount",
                     ),
-                    part(
-                        &format!("sum {by} (increase(agent_runs_total{{{who}}}[60s]))"),
-                        "samples",
-                    ),
+                    part(&format!("sum {by} (increase(agent_runs_total{{{who}}}[60s]))"), "samples"),
                 ],
             ),
             (
                 "cost_per_success",
                 vec![
-                    part(
-                        &format!("sum {by} (increase(agent_cost_usd_total{{{who}}}[60s]))"),
-                        "amount",
-                    ),
+                    part(&format!("sum {by} (increase(agent_cost_usd_total{{{who}}}[60s]))"), "amount"),
                     part(
                         &format!(r#"sum {by} (increase(agent_runs_total{{outcome="success",{who}}}[60s]))"#),
                         "samples",
@@ -369,10 +321,7 @@ mod tests {
                         ),
                         "value",
                     ),
-                    part(
-                        &format!("sum {by} (increase({histogram}_count{runs}{who}}}[60s]))"),
-                        "samples",
-                    ),
+                    part(&format!("sum {by} (increase({histogram}_count{runs}{who}}}[60s]))"), "samples"),
                     part(
                         &format!(
                             r#"max {by} (sum by (namespace, agent, revision, le) (increase({histogram}_bucket{runs}le!="+Inf",{who}}}[60s])))"#
@@ -383,45 +332,29 @@ mod tests {
             ),
             (
                 "policy_bypasses",
-                vec![part(
-                    &format!("sum {by} (max_over_time(agent_policy_bypasses_total{{{who}}}[1h]))"),
-                    "value",
-                )],
+                vec![part(&format!("sum {by} (max_over_time(agent_policy_bypasses_total{{{who}}}[1h]))"), "value")],
             ),
             (
                 "approval_backlog_age",
-                vec![part(
-                    &format!("max {by} (agent_approval_backlog_age_seconds{{{who}}})"),
-                    "value",
-                )],
+                vec![part(&format!("max {by} (agent_approval_backlog_age_seconds{{{who}}})"), "value")],
             ),
-            (
-                "runs_in_flight",
-                vec![part(
-                    &format!("sum {by} (agent_runs_in_flight{{{who}}})"),
-                    "value",
-                )],
-            ),
+            ("runs_in_flight", vec![part(&format!("sum {by} (agent_runs_in_flight{{{who}}})"), "value")]),
         ] {
-            assert_eq!(
-                text(name, ""),
-                format!("{} or {PODS}", expected.join(" or ")),
-                "{name}"
-            );
+            assert_eq!(text(name, ""), format!("{} or {PODS}", expected.join(" or ")), "{name}");
         }
     }
 
     #[test]
     fn labels_presence_and_windows_are_the_sources_and_the_questions() {
-        let more = r#", presence: 'target_info{job="agents"}', labels: {namespace: ns, agent: app, revision: rev, pod: pod}"#;
+        let more =
+            r#", presence: 'target_info{job="agents"}', labels: {namespace: ns, agent: app, revision: rev, pod: pod}"#;
         let text = text("runs_in_flight", more);
         assert_eq!(
             text,
             r#"label_replace(sum by (ns, app, rev) (agent_runs_in_flight{rev=~"0c0ffee000|5ab1e00000"}), "sluice_part", "value", "", "") or label_replace(count by (ns, app, rev) (count by (ns, app, rev, pod) (target_info{job="agents",rev!=""} == 1)), "sluice_part", "pods", "", "")"#
         );
         for (window, expected) in [(90_000, "[90s]"), (1500, "[1500ms]"), (3_600_000, "[3600s]")] {
-            let query =
-                Query::compile(&standard("success_rate"), Some(Duration::from_millis(window))).unwrap();
+            let query = Query::compile(&standard("success_rate"), Some(Duration::from_millis(window))).unwrap();
             assert!(query.text(&source(""), &revisions()).contains(expected));
         }
     }
@@ -429,13 +362,7 @@ mod tests {
     #[test]
     fn what_cannot_be_a_revision_is_not_asked_for() {
         let query = Query::compile(&standard("policy_bypasses"), None).unwrap();
-        let odd = [
-            "abc".to_owned(),
-            ".*".to_owned(),
-            "a|b".to_owned(),
-            "x\"} or y{a=\"".to_owned(),
-            String::new(),
-        ];
+        let odd = ["abc".to_owned(), ".*".to_owned(), "a|b".to_owned(), "x\"} or y{a=\"".to_owned(), String::new()];
         let text = query.text(&source(""), &odd.into());
         assert!(text.contains(r#"{revision=~"abc"}"#), "{text}");
     }
@@ -447,10 +374,7 @@ mod tests {
         let mut renamed = standard("success_rate");
         renamed.name = "theirs".to_owned();
         assert_eq!(Query::compile(&renamed, minute).unwrap(), ours);
-        assert_ne!(
-            Query::compile(&renamed, Some(Duration::from_mins(2))).unwrap(),
-            ours
-        );
+        assert_ne!(Query::compile(&renamed, Some(Duration::from_mins(2))).unwrap(), ours);
         let count = standard("policy_bypasses");
         assert_eq!(Query::compile(&count, None), Query::compile(&count, minute));
     }
@@ -459,51 +383,18 @@ mod tests {
     fn nothing_breaks_out_of_a_series() {
         let evil = || Series(r#"up{a="b"}[1h])) or sum(secrets{c="d"}"#.to_owned());
         let fine = || Series("fine".to_owned());
-        let bare = MetricDefinition {
-            gauge: None,
-            ..standard("runs_in_flight")
-        };
+        let bare = MetricDefinition { gauge: None, ..standard("runs_in_flight") };
         let minute = Some(Duration::from_mins(1));
-        let ratio = |good, bad, total| MetricDefinition {
-            ratio: Some(Ratio { good, bad, total }),
-            ..bare.clone()
-        };
+        let ratio = |good, bad, total| MetricDefinition { ratio: Some(Ratio { good, bad, total }), ..bare.clone() };
         for metric in [
             ratio(Some(evil()), None, fine()),
             ratio(None, Some(evil()), fine()),
             ratio(Some(fine()), None, evil()),
-            MetricDefinition {
-                quantile: Some(Quantile {
-                    histogram: evil(),
-                    q: "0.5".to_owned(),
-                }),
-                ..bare.clone()
-            },
-            MetricDefinition {
-                mean: Some(Mean {
-                    sum: evil(),
-                    count: fine(),
-                }),
-                ..bare.clone()
-            },
-            MetricDefinition {
-                mean: Some(Mean {
-                    sum: fine(),
-                    count: evil(),
-                }),
-                ..bare.clone()
-            },
-            MetricDefinition {
-                count: Some(Count { series: evil() }),
-                ..bare.clone()
-            },
-            MetricDefinition {
-                gauge: Some(Gauge {
-                    series: evil(),
-                    across: Across::Max,
-                }),
-                ..bare.clone()
-            },
+            MetricDefinition { quantile: Some(Quantile { histogram: evil(), q: "0.5".to_owned() }), ..bare.clone() },
+            MetricDefinition { mean: Some(Mean { sum: evil(), count: fine() }), ..bare.clone() },
+            MetricDefinition { mean: Some(Mean { sum: fine(), count: evil() }), ..bare.clone() },
+            MetricDefinition { count: Some(Count { series: evil() }), ..bare.clone() },
+            MetricDefinition { gauge: Some(Gauge { series: evil(), across: Across::Max }), ..bare.clone() },
         ] {
             let error = Query::compile(&metric, minute).unwrap_err();
             assert!(matches!(error, QueryError::Series(_)), "{error}");
@@ -514,38 +405,21 @@ mod tests {
     fn a_metric_that_cannot_be_asked_for_is_refused_with_the_mend() {
         let minute = Some(Duration::from_mins(1));
         let quantile = |histogram: &str, q: &str| MetricDefinition {
-            quantile: Some(Quantile {
-                histogram: Series(histogram.to_owned()),
-                q: q.to_owned(),
-            }),
-            ..MetricDefinition {
-                gauge: None,
-                ..standard("runs_in_flight")
-            }
+            quantile: Some(Quantile { histogram: Series(histogram.to_owned()), q: q.to_owned() }),
+            ..MetricDefinition { gauge: None, ..standard("runs_in_flight") }
         };
-        let both = MetricDefinition {
-            count: standard("policy_bypasses").count,
-            ..standard("runs_in_flight")
-        };
+        let both = MetricDefinition { count: standard("policy_bypasses").count, ..standard("runs_in_flight") };
         let mut neither = standard("success_rate");
         neither.ratio.as_mut().unwrap().good = None;
         for (metric, window, expected) in [
             (quantile("h", "0.95) or (x"), minute, "q must lie between 0 and 1"),
             (quantile("h", "1"), minute, "q must lie between 0 and 1"),
             (quantile("h", "0"), minute, "q must lie between 0 and 1"),
-            (
-                quantile(r#"h{le="1"}"#, "0.5"),
-                minute,
-                "must not name \"le\": remove it",
-            ),
+            (quantile(r#"h{le="1"}"#, "0.5"), minute, "must not name \"le\": remove it"),
             (both, minute, "must be exactly one of"),
             (neither, minute, "either good or bad"),
             (standard("success_rate"), None, "needs a window longer than 0s"),
-            (
-                standard("success_rate"),
-                Some(Duration::ZERO),
-                "needs a window longer than 0s",
-            ),
+            (standard("success_rate"), Some(Duration::ZERO), "needs a window longer than 0s"),
         ] {
             let error = Query::compile(&metric, window).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");

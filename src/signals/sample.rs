@@ -127,10 +127,8 @@ impl Answer {
             return Err(AnswerError::NotAVector);
         }
         let rows: Vec<Row> = serde_json::from_value(data.result).map_err(|_| AnswerError::Shape)?;
-        let mut answer = Self {
-            samples: BTreeMap::new(),
-            warned: envelope.warnings.is_some_and(|warnings| !warnings.is_empty()),
-        };
+        let mut answer =
+            Self { samples: BTreeMap::new(), warned: envelope.warnings.is_some_and(|warnings| !warnings.is_empty()) };
         for row in rows {
             answer.add(&row, labels);
         }
@@ -155,26 +153,15 @@ impl Answer {
     /// Adds a row; one that does not say whose it is belongs to nobody.
     fn add(&mut self, row: &Row, labels: &Labels) {
         let label = |name: &str| row.metric.get(name).filter(|value| !value.is_empty()).cloned();
-        let key = (
-            label(&labels.namespace),
-            label(&labels.agent),
-            label(&labels.revision),
-        );
+        let key = (label(&labels.namespace), label(&labels.agent), label(&labels.revision));
         let (Some(namespace), Some(agent), Some(revision)) = key else {
             return;
         };
         let Some(part) = label(PART_LABEL).as_deref().and_then(Part::of) else {
             return;
         };
-        let key = RevisionKey {
-            namespace,
-            agent,
-            revision,
-        };
-        let number = row
-            .value
-            .as_ref()
-            .map_or(Number::NotANumber, |(_, text)| Number::read(text));
+        let key = RevisionKey { namespace, agent, revision };
+        let number = row.value.as_ref().map_or(Number::NotANumber, |(_, text)| Number::read(text));
         self.samples
             .entry(key)
             .or_default()
@@ -216,11 +203,7 @@ impl Sample {
             } else {
                 self.value(metric)
             },
-            samples: if instant {
-                None
-            } else {
-                self.0.get(&Part::Samples).copied()
-            },
+            samples: if instant { None } else { self.0.get(&Part::Samples).copied() },
             pods: self.pods(),
         }
     }
@@ -245,9 +228,7 @@ impl Sample {
             Ok(Some(samples)) => amount
                 .checked_div(samples)
                 .and_then(|value| value.round_sf(DIGITS_KEPT))
-                .map_or(Value::Unusable("the numbers are too large"), |value| {
-                    Value::Known(value.normalize())
-                }),
+                .map_or(Value::Unusable("the numbers are too large"), |value| Value::Known(value.normalize())),
             Err(why) => Value::Unusable(why),
         }
     }
@@ -265,17 +246,12 @@ impl Sample {
 
     /// Whether the quantile lies beyond the largest finite bucket, or may do.
     fn beyond(&self, q: &str) -> bool {
-        let (Ok(Some(within)), Ok(Some(samples)), Ok(q)) = (
-            self.part(Part::Within),
-            self.part(Part::Samples),
-            q.parse::<Decimal>(),
-        ) else {
+        let (Ok(Some(within)), Ok(Some(samples)), Ok(q)) =
+            (self.part(Part::Within), self.part(Part::Samples), q.parse::<Decimal>())
+        else {
             return true;
         };
-        samples
-            .checked_mul(q)
-            .and_then(|rank| rank.round_sf(DIGITS_KEPT))
-            .is_none_or(|rank| rank > within)
+        samples.checked_mul(q).and_then(|rank| rank.round_sf(DIGITS_KEPT)).is_none_or(|rank| rank > within)
     }
 
     fn part(&self, part: Part) -> Result<Option<Decimal>, &'static str> {
@@ -295,17 +271,9 @@ pub fn preflight(source: &Source, answer: &Answer, key: &RevisionKey) -> Option<
     if answer.samples.get(key).is_some_and(seen) {
         return None;
     }
-    let Labels {
-        namespace,
-        agent,
-        revision,
-        ..
-    } = &source.labels;
+    let Labels { namespace, agent, revision, .. } = &source.labels;
     Some(if answer.samples.values().any(seen) {
-        format!(
-            "source {} sees no pod of revision {}: is it scraped?",
-            source.name, key.revision
-        )
+        format!("source {} sees no pod of revision {}: is it scraped?", source.name, key.revision)
     } else {
         format!(
             "source {}: no series of {} carry a revision (labels {namespace}, {agent}, {revision}): check the relabelling and the source's labels",
@@ -328,27 +296,17 @@ mod tests {
     }
 
     fn answer(rows: &[String]) -> Answer {
-        let body = format!(
-            r#"{{"status":"success","data":{{"resultType":"vector","result":[{}]}}}}"#,
-            rows.join(",")
-        );
+        let body = format!(r#"{{"status":"success","data":{{"resultType":"vector","result":[{}]}}}}"#, rows.join(","));
         Answer::parse(body.as_bytes(), &Labels::default()).unwrap()
     }
 
     fn key(revision: &str) -> RevisionKey {
-        RevisionKey {
-            namespace: "support".to_owned(),
-            agent: "refund".to_owned(),
-            revision: revision.to_owned(),
-        }
+        RevisionKey { namespace: "support".to_owned(), agent: "refund".to_owned(), revision: revision.to_owned() }
     }
 
     fn reading(metric: &str, rows: &[(&str, &str)]) -> Reading {
         let metric = standard_metrics().into_iter().find(|m| m.name == metric).unwrap();
-        let rows: Vec<String> = rows
-            .iter()
-            .map(|(part, value)| row("teal", part, value))
-            .collect();
+        let rows: Vec<String> = rows.iter().map(|(part, value)| row("teal", part, value)).collect();
         answer(&rows).of(&key("teal")).reading(&metric)
     }
 
@@ -358,20 +316,10 @@ mod tests {
 
     #[test]
     fn rows_belong_to_their_revision() {
-        let answer = answer(&[
-            row("teal", "amount", "9"),
-            row("teal", "samples", "10"),
-            row("ochre", "samples", "20"),
-        ]);
+        let answer = answer(&[row("teal", "amount", "9"), row("teal", "samples", "10"), row("ochre", "samples", "20")]);
         let number = |n: i64| Number::Exact(Decimal::from(n));
-        assert_eq!(
-            answer.of(&key("teal")),
-            Sample::new([(Part::Amount, number(9)), (Part::Samples, number(10))])
-        );
-        assert_eq!(
-            answer.of(&key("ochre")),
-            Sample::new([(Part::Samples, number(20))])
-        );
+        assert_eq!(answer.of(&key("teal")), Sample::new([(Part::Amount, number(9)), (Part::Samples, number(10))]));
+        assert_eq!(answer.of(&key("ochre")), Sample::new([(Part::Samples, number(20))]));
         assert_eq!(answer.of(&key("third")), Sample::default());
         assert_eq!(answer.len(), 2);
     }
@@ -399,10 +347,7 @@ mod tests {
             row("ochre", "samples", "10"),
         ]);
         let teal = answer.of(&key("teal")).reading(metric);
-        assert_eq!(
-            teal.value,
-            Value::Unusable("several series where one was expected")
-        );
+        assert_eq!(teal.value, Value::Unusable("several series where one was expected"));
         assert_eq!(answer.of(&key("ochre")).reading(metric).value, known("0.9"));
     }
 
@@ -410,27 +355,12 @@ mod tests {
     fn a_quotient_is_exact_and_nothing_over_nothing_is_no_value() {
         let nan = Value::Unusable("the source answered with something that is not a number");
         for (metric, rows, expected) in [
-            (
-                "success_rate",
-                vec![("amount", "198"), ("samples", "200")],
-                known("0.99"),
-            ),
+            ("success_rate", vec![("amount", "198"), ("samples", "200")], known("0.99")),
             // The same share as floats bring it.
-            (
-                "success_rate",
-                vec![
-                    ("amount", "205.71428571428572"),
-                    ("samples", "207.79220779220779"),
-                ],
-                known("0.99"),
-            ),
+            ("success_rate", vec![("amount", "205.71428571428572"), ("samples", "207.79220779220779")], known("0.99")),
             ("error_rate", vec![("samples", "200")], known("0")),
             ("error_rate", vec![("amount", "3")], Value::Absent),
-            (
-                "error_rate",
-                vec![("amount", "0"), ("samples", "0")],
-                Value::Absent,
-            ),
+            ("error_rate", vec![("amount", "0"), ("samples", "0")], Value::Absent),
             ("error_rate", vec![], Value::Absent),
             ("error_rate", vec![("amount", "NaN"), ("samples", "200")], nan),
             ("error_rate", vec![("amount", "1"), ("samples", "NaN")], nan),
@@ -442,11 +372,7 @@ mod tests {
                 vec![("amount", "7e28"), ("samples", "0.0000000001")],
                 Value::Unusable("the numbers are too large"),
             ),
-            (
-                "cost_per_success",
-                vec![("amount", "12.5"), ("samples", "25")],
-                known("0.5"),
-            ),
+            ("cost_per_success", vec![("amount", "12.5"), ("samples", "25")], known("0.5")),
             ("cost_per_success", vec![("samples", "25")], Value::Absent),
         ] {
             assert_eq!(reading(metric, &rows).value, expected, "{metric} {rows:?}");
@@ -456,25 +382,15 @@ mod tests {
     #[test]
     fn a_quantile_knows_when_it_lies_beyond_the_buckets() {
         let p95 = |within, samples| {
-            reading(
-                "latency_p95",
-                &[("value", "20"), ("within", within), ("samples", samples)],
-            )
-            .value
+            reading("latency_p95", &[("value", "20"), ("within", within), ("samples", samples)]).value
         };
         let beyond = Value::Beyond(Decimal::from(20));
         assert_eq!(p95("100", "100"), known("20"));
         assert_eq!(p95("95", "100"), known("20"));
         assert_eq!(p95("94.9", "100"), beyond);
         assert_eq!(p95("NaN", "100"), beyond);
-        assert_eq!(
-            reading("latency_p95", &[("value", "20"), ("samples", "9")]).value,
-            beyond
-        );
-        let nan = reading(
-            "latency_p95",
-            &[("value", "NaN"), ("within", "0"), ("samples", "0")],
-        );
+        assert_eq!(reading("latency_p95", &[("value", "20"), ("samples", "9")]).value, beyond);
+        let nan = reading("latency_p95", &[("value", "NaN"), ("within", "0"), ("samples", "0")]);
         assert!(matches!(nan.value, Value::Unusable(_)));
         assert_eq!(nan.samples, Some(Number::Exact(Decimal::ZERO)));
     }
@@ -482,43 +398,21 @@ mod tests {
     #[test]
     fn counts_and_gauges_have_pods_instead_of_samples() {
         let count = reading("policy_bypasses", &[("pods", "3")]);
-        assert_eq!(
-            count,
-            Reading {
-                value: Value::Absent,
-                samples: None,
-                pods: 3
-            }
-        );
+        assert_eq!(count, Reading { value: Value::Absent, samples: None, pods: 3 });
         let gauge = reading("runs_in_flight", &[("value", "4"), ("pods", "NaN")]);
-        assert_eq!(
-            gauge,
-            Reading {
-                value: known("4"),
-                samples: None,
-                pods: 0
-            }
-        );
+        assert_eq!(gauge, Reading { value: known("4"), samples: None, pods: 0 });
     }
 
     #[test]
     fn an_answer_that_is_none_is_refused() {
-        let vector = |rest: &str| {
-            format!(r#"{{"status":"success","data":{{"resultType":"vector","result":{rest}}}}}"#)
-        };
+        let vector = |rest: &str| format!(r#"{{"status":"success","data":{{"resultType":"vector","result":{rest}}}}}"#);
         for (body, expected) in [
             (String::new(), AnswerError::Shape),
             ("<html>".to_owned(), AnswerError::Shape),
             ("{}".to_owned(), AnswerError::Shape),
             (r#"{"status":"success"}"#.to_owned(), AnswerError::Shape),
-            (
-                r#"{"status":"error","errorType":"timeout","error":"secret"}"#.to_owned(),
-                AnswerError::Failed,
-            ),
-            (
-                r#"{"status":"success","data":{"resultType":"matrix","result":[]}}"#.to_owned(),
-                AnswerError::NotAVector,
-            ),
+            (r#"{"status":"error","errorType":"timeout","error":"secret"}"#.to_owned(), AnswerError::Failed),
+            (r#"{"status":"success","data":{"resultType":"matrix","result":[]}}"#.to_owned(), AnswerError::NotAVector),
             (
                 r#"{"status":"success","data":{"resultType":"scalar","result":[1,"1"]}}"#.to_owned(),
                 AnswerError::NotAVector,
@@ -527,11 +421,7 @@ mod tests {
             (vector(r#"[{"metric":{},"value":"5"}]"#), AnswerError::Shape),
             (vector(r#"[{"metric":{},"value":[1,5]}]"#), AnswerError::Shape),
         ] {
-            assert_eq!(
-                Answer::parse(body.as_bytes(), &Labels::default()),
-                Err(expected),
-                "{body}"
-            );
+            assert_eq!(Answer::parse(body.as_bytes(), &Labels::default()), Err(expected), "{body}");
         }
     }
 
@@ -539,14 +429,8 @@ mod tests {
     fn a_native_histogram_is_no_number_and_spoils_nobody_elses() {
         let native = r#"{"metric":{"namespace":"support","agent":"refund","revision":"teal","sluice_part":"value"},"histogram":[1,{"count":"1"}]}"#;
         let answer = answer(&[native.to_owned(), row("ochre", "value", "4")]);
-        assert_eq!(
-            answer.of(&key("teal")),
-            Sample::new([(Part::Value, Number::NotANumber)])
-        );
-        assert_eq!(
-            answer.of(&key("ochre")),
-            Sample::new([(Part::Value, Number::Exact(Decimal::from(4)))])
-        );
+        assert_eq!(answer.of(&key("teal")), Sample::new([(Part::Value, Number::NotANumber)]));
+        assert_eq!(answer.of(&key("ochre")), Sample::new([(Part::Value, Number::Exact(Decimal::from(4)))]));
     }
 
     #[test]

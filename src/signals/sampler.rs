@@ -135,15 +135,7 @@ impl Sampler {
                 Client::new(source).map(|client| (name, Asked { client, permits }))
             })
             .collect::<Result<_, _>>()?;
-        Ok(Self {
-            sources,
-            wake,
-            metrics,
-            now,
-            start: Instant::now(),
-            state: Mutex::default(),
-            changed: Notify::new(),
-        })
+        Ok(Self { sources, wake, metrics, now, start: Instant::now(), state: Mutex::default(), changed: Notify::new() })
     }
 
     /// Measures an agent from now on; replaces what was measured before. Answers that still fit stay. Cheap when equal.
@@ -210,14 +202,10 @@ impl Sampler {
 
     /// Sets a new watch up with what is still valid of the former.
     fn prepare(&self, watch: Watch, former: Option<Watched>) -> Watched {
-        let mut former = former
-            .filter(|former| former.watch.source == watch.source && former.watch.canary == watch.canary);
-        let same_stable = former
-            .as_ref()
-            .is_some_and(|former| former.watch.stable == watch.stable);
-        let same_pods = former
-            .as_ref()
-            .is_some_and(|former| former.watch.ready_pods == watch.ready_pods);
+        let mut former =
+            former.filter(|former| former.watch.source == watch.source && former.watch.canary == watch.canary);
+        let same_stable = former.as_ref().is_some_and(|former| former.watch.stable == watch.stable);
+        let same_pods = former.as_ref().is_some_and(|former| former.watch.ready_pods == watch.ready_pods);
         let next = self.aligned(watch.interval);
         let checks = watch.questions.iter().map(|(name, question)| {
             let kept = former
@@ -242,30 +230,16 @@ impl Sampler {
     }
 
     fn new_check(&self, watch: &Watch, question: &Question) -> Check {
-        let mut check = Check {
-            question: question.clone(),
-            ask: None,
-            due: Instant::now(),
-            seen: None,
-            measured: None,
-        };
+        let mut check =
+            Check { question: question.clone(), ask: None, due: Instant::now(), seen: None, measured: None };
         let at = millis((self.now)());
         match self.compile(watch, question) {
             Err(why) => {
-                check.measured = Some(Measured {
-                    verdict: Verdict::Error,
-                    message: short(&why),
-                    sampled_at: at,
-                });
+                check.measured = Some(Measured { verdict: Verdict::Error, message: short(&why), sampled_at: at });
             }
             Ok(_) if question.compare != Compare::Value && watch.stable.is_none() => {
                 let canary = Sample::default().reading(&question.metric);
-                check.seen = Some(Seen {
-                    canary,
-                    stable: None,
-                    preflight: None,
-                    at,
-                });
+                check.seen = Some(Seen { canary, stable: None, preflight: None, at });
                 check.judge(watch.ready_pods); // does not apply
             }
             Ok(ask) => check.ask = Some(ask),
@@ -276,21 +250,14 @@ impl Sampler {
     fn compile(&self, watch: &Watch, question: &Question) -> Result<Ask, String> {
         if !self.sources.contains_key(&watch.source) {
             let known: Vec<&str> = self.sources.keys().map(String::as_str).collect();
-            let known = if known.is_empty() {
-                "none".to_owned()
-            } else {
-                known.join(", ")
-            };
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
             return Err(format!(
                 "no metrics source named {}: the administrator's configuration has {known}",
                 watch.source
             ));
         }
         let query = Query::compile(&question.metric, question.window).map_err(|error| error.to_string())?;
-        Ok(Ask {
-            source: watch.source.clone(),
-            query,
-        })
+        Ok(Ask { source: watch.source.clone(), query })
     }
 
     /// The next instant of a schedule that all agents with this interval share.
@@ -304,10 +271,7 @@ impl Sampler {
 
     /// How old an answer may become.
     fn fresh(&self, watch: &Watch) -> Duration {
-        let timeout = self
-            .sources
-            .get(&watch.source)
-            .map_or(Duration::ZERO, |asked| asked.client.source().timeout);
+        let timeout = self.sources.get(&watch.source).map_or(Duration::ZERO, |asked| asked.client.source().timeout);
         watch.interval.clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL) * 3 + timeout * 3
     }
 
@@ -317,9 +281,7 @@ impl Sampler {
         let mut state = self.state();
         let mut due: BTreeMap<Ask, BTreeSet<String>> = BTreeMap::new();
         let mut next: Option<Instant> = None;
-        let State {
-            agents, in_flight, ..
-        } = &mut *state;
+        let State { agents, in_flight, .. } = &mut *state;
         for watched in agents.values_mut() {
             for check in watched.checks.values_mut() {
                 let Some(ask) = check.ask.as_ref() else { continue };
@@ -352,12 +314,7 @@ impl Sampler {
                 }
                 None => Err(ClientError::Broken), // never: a query is compiled for a known source only
             };
-            Done {
-                ask,
-                revisions,
-                at,
-                result,
-            }
+            Done { ask, revisions, at, result }
         })
     }
 
@@ -381,19 +338,11 @@ impl Sampler {
 
     /// Judges an answer for everybody who asked for it.
     fn take(&self, done: &Done) {
-        let Some(source) = self
-            .sources
-            .get(&done.ask.source)
-            .map(|asked| asked.client.source())
-        else {
+        let Some(source) = self.sources.get(&done.ask.source).map(|asked| asked.client.source()) else {
             return;
         };
         let mut state = self.state();
-        let State {
-            agents,
-            in_flight,
-            to_wake,
-        } = &mut *state;
+        let State { agents, in_flight, to_wake } = &mut *state;
         in_flight.remove(&done.ask);
         for (key, watched) in agents {
             let Watched { watch, checks } = watched;
@@ -453,11 +402,7 @@ impl Check {
                 });
                 self.judge(watch.ready_pods);
             }
-            Ok(_) => self.fail(
-                source,
-                "the source warned that its answer may be incomplete",
-                done.at,
-            ),
+            Ok(_) => self.fail(source, "the source warned that its answer may be incomplete", done.at),
             Err(error) => self.fail(source, &error.to_string(), done.at),
         }
         let after = self.measured.as_ref().map(|measured| measured.verdict);
@@ -471,11 +416,7 @@ impl Check {
             (Some(preflight), Verdict::Insufficient) => short(&format!("{said}: {preflight}")),
             _ => said,
         };
-        self.measured = Some(Measured {
-            verdict,
-            message,
-            sampled_at: seen.at,
-        });
+        self.measured = Some(Measured { verdict, message, sampled_at: seen.at });
     }
 
     fn fail(&mut self, source: &Source, why: &str, at: Timestamp) {
@@ -497,11 +438,7 @@ fn aged(measured: Measured, now: Timestamp, fresh: Duration) -> Measured {
     }
     Measured {
         verdict: Verdict::Error,
-        message: short(&format!(
-            "no answer for {}s; the last was: {}",
-            age.as_secs(),
-            measured.message
-        )),
+        message: short(&format!("no answer for {}s; the last was: {}", age.as_secs(), measured.message)),
         ..measured
     }
 }

@@ -36,28 +36,18 @@ pub struct SelectorError {
 impl Selector {
     /// Reads a selector.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
-        parse(text).map_err(|why| SelectorError {
-            text: text.chars().take(60).collect(),
-            why,
-        })
+        parse(text).map_err(|why| SelectorError { text: text.chars().take(60).collect(), why })
     }
 
     /// The same series with another name: `h` becomes `h_bucket`.
     pub(super) fn with_suffix(&self, suffix: &str) -> Self {
-        Self {
-            name: format!("{}{suffix}", self.name),
-            matchers: self.matchers.clone(),
-        }
+        Self { name: format!("{}{suffix}", self.name), matchers: self.matchers.clone() }
     }
 
     /// The same series with one more matcher, made by Sluice itself.
     pub(super) fn and(&self, label: &str, operator: &'static str, value: &str) -> Self {
         let mut all = self.clone();
-        all.matchers.push(Matcher {
-            label: label.to_owned(),
-            operator,
-            value: value.to_owned(),
-        });
+        all.matchers.push(Matcher { label: label.to_owned(), operator, value: value.to_owned() });
         all
     }
 
@@ -77,11 +67,7 @@ impl fmt::Display for Selector {
         f.write_str(&self.name)?;
         for (i, matcher) in self.matchers.iter().enumerate() {
             let before = if i == 0 { "{" } else { "," };
-            write!(
-                f,
-                "{before}{}{}\"{}\"",
-                matcher.label, matcher.operator, matcher.value
-            )?;
+            write!(f, "{before}{}{}\"{}\"", matcher.label, matcher.operator, matcher.value)?;
         }
         f.write_str(if self.matchers.is_empty() { "" } else { "}" })
     }
@@ -111,10 +97,7 @@ fn parse(text: &str) -> Result<Selector, &'static str> {
         None => Vec::new(),
         Some(rest) => parse_matchers(rest)?,
     };
-    Ok(Selector {
-        name: name.to_owned(),
-        matchers,
-    })
+    Ok(Selector { name: name.to_owned(), matchers })
 }
 
 /// Reads what follows the opening brace, which must end with the closing one.
@@ -136,9 +119,7 @@ fn parse_matchers(text: &str) -> Result<Vec<Matcher>, &'static str> {
 }
 
 fn parse_matcher(text: &str) -> Result<(Matcher, &str), &'static str> {
-    let end = text
-        .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
-        .ok_or("a label matcher is not complete")?;
+    let end = text.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).ok_or("a label matcher is not complete")?;
     let (label, rest) = text.split_at(end);
     if !is_label(label) {
         return Err("a label's name is letters, digits and '_', and does not begin with a digit or '__'");
@@ -147,21 +128,12 @@ fn parse_matcher(text: &str) -> Result<(Matcher, &str), &'static str> {
         .into_iter()
         .find(|operator| rest.starts_with(operator))
         .ok_or("a label is compared with =, !=, =~ or !~")?;
-    let rest = rest[operator.len()..]
-        .strip_prefix('"')
-        .ok_or("a label's value stands in double quotes")?;
+    let rest = rest[operator.len()..].strip_prefix('"').ok_or("a label's value stands in double quotes")?;
     let (value, rest) = rest.split_once('"').ok_or("a label's value is not closed")?;
-    if value
-        .chars()
-        .any(|c| matches!(c, '\\' | '{' | '}') || c.is_control())
-    {
+    if value.chars().any(|c| matches!(c, '\\' | '{' | '}') || c.is_control()) {
         return Err("a label's value holds no backslash, brace or control character");
     }
-    let matcher = Matcher {
-        label: label.to_owned(),
-        operator,
-        value: value.to_owned(),
-    };
+    let matcher = Matcher { label: label.to_owned(), operator, value: value.to_owned() };
     Ok((matcher, rest))
 }
 

@@ -98,8 +98,7 @@ struct Written {
 
 /// Reads a YAML list of sources.
 pub fn parse_sources(yaml: &str) -> Result<Vec<Source>, SourceError> {
-    let sources: Vec<Source> =
-        serde_norway::from_str(yaml).map_err(|error| SourceError::Yaml(error.to_string()))?;
+    let sources: Vec<Source> = serde_norway::from_str(yaml).map_err(|error| SourceError::Yaml(error.to_string()))?;
     for (i, source) in sources.iter().enumerate() {
         if sources[..i].iter().any(|other| other.name == source.name) {
             return Err(SourceError::Twice(source.name.clone()));
@@ -113,16 +112,9 @@ impl TryFrom<Written> for Source {
 
     fn try_from(written: Written) -> Result<Self, SourceError> {
         let name = written.name.clone();
-        let wrong = |field, problem: String| SourceError::Field {
-            source_name: name.clone(),
-            field,
-            problem,
-        };
+        let wrong = |field, problem: String| SourceError::Field { source_name: name.clone(), field, problem };
         if written.name.is_empty() || written.name.len() > 63 {
-            return Err(wrong(
-                "name",
-                "must have 1 to 63 characters: rename it".to_owned(),
-            ));
+            return Err(wrong("name", "must have 1 to 63 characters: rename it".to_owned()));
         }
         check_labels(&written.labels).map_err(|problem| wrong("labels", problem))?;
         let presence = written.presence.as_deref().unwrap_or("up");
@@ -139,9 +131,8 @@ impl TryFrom<Written> for Source {
 }
 
 fn check_url(text: &str) -> Result<reqwest::Url, String> {
-    let url = reqwest::Url::parse(text).map_err(|error| {
-        format!("not a URL ({error}): write one such as http://prometheus.monitoring:9090")
-    })?;
+    let url = reqwest::Url::parse(text)
+        .map_err(|error| format!("not a URL ({error}): write one such as http://prometheus.monitoring:9090"))?;
     if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
         return Err("must begin with http:// or https:// and name a host".to_owned());
     }
@@ -165,10 +156,7 @@ fn check_timeout(written: Option<kube::core::Duration>) -> Result<Duration, Stri
 
 fn check_labels(labels: &Labels) -> Result<(), String> {
     let mut seen: Vec<&str> = vec![PART_LABEL, "le"];
-    for label in [&labels.namespace, &labels.agent, &labels.revision]
-        .into_iter()
-        .chain(&labels.pod)
-    {
+    for label in [&labels.namespace, &labels.agent, &labels.revision].into_iter().chain(&labels.pod) {
         if !is_label(label) {
             return Err(format!(
                 "{label:?} is not a label's name: write letters, digits and '_', not beginning with a digit or '__'"
@@ -222,37 +210,20 @@ mod tests {
         for (fields, expected) in [
             ("url: prometheus", "url: not a URL"),
             ("url: 'ftp://a'", "url: must begin with http://"),
-            (
-                "url: 'http://user:secret@a'",
-                "url: must hold no credentials: use bearerTokenFile",
-            ),
+            ("url: 'http://user:secret@a'", "url: must hold no credentials: use bearerTokenFile"),
             ("url: 'http://a/?x=1'", "url: must end before '?'"),
-            (
-                "url: 'http://a', timeout: 0s",
-                "timeout: must be between 100ms and 1m",
-            ),
+            ("url: 'http://a', timeout: 0s", "timeout: must be between 100ms and 1m"),
             ("url: 'http://a', timeout: -5s", "timeout: must be between"),
             ("url: 'http://a', timeout: 5", "timeout"),
-            (
-                "url: 'http://a', presence: 'count(up)'",
-                "presence: \"count(up)\" is not a series",
-            ),
-            (
-                "url: 'http://a', labels: {agent: 'a-b'}",
-                "labels: \"a-b\" is not a label's name",
-            ),
+            ("url: 'http://a', presence: 'count(up)'", "presence: \"count(up)\" is not a series"),
+            ("url: 'http://a', labels: {agent: 'a-b'}", "labels: \"a-b\" is not a label's name"),
             ("url: 'http://a', labels: {agent: namespace}", "is used twice"),
-            (
-                "url: 'http://a', labels: {revision: le}",
-                "belongs to the query itself",
-            ),
+            ("url: 'http://a', labels: {revision: le}", "belongs to the query itself"),
             ("url: 'http://a', labels: {agnet: x}", "unknown field `agnet`"),
             ("url: 'http://a', token: x", "unknown field `token`"),
             ("labels: {}", "missing field `url`"),
         ] {
-            let error = parse_sources(&format!("- {{name: default, {fields}}}"))
-                .unwrap_err()
-                .to_string();
+            let error = parse_sources(&format!("- {{name: default, {fields}}}")).unwrap_err().to_string();
             assert!(error.contains(expected), "{fields}: {error}");
             assert!(!error.contains("secret"), "{error}");
         }

@@ -10,18 +10,10 @@ use crate::launch::{Decision, Programmed, Route, Shares};
 
 const H1: &str = "1111111111";
 const H2: &str = "2222222222";
-const CLIMB: Mark<'_> = Mark {
-    epoch: 7,
-    launch: Some("refund-3"),
-    decision: None,
-};
+const CLIMB: Mark<'_> = Mark { epoch: 7, launch: Some("refund-3"), decision: None };
 
 fn owner() -> Owner {
-    Owner {
-        name: "refund".to_owned(),
-        namespace: "support".to_owned(),
-        uid: "u-1".to_owned(),
-    }
+    Owner { name: "refund".to_owned(), namespace: "support".to_owned(), uid: "u-1".to_owned() }
 }
 
 fn gateway() -> Gateway {
@@ -32,11 +24,7 @@ fn gateway() -> Gateway {
 }
 
 fn split(weight: i32) -> Shares {
-    Shares::Split {
-        stable: H1.to_owned(),
-        canary: H2.to_owned(),
-        weight,
-    }
+    Shares::Split { stable: H1.to_owned(), canary: H2.to_owned(), weight }
 }
 
 fn decision_() -> Decision {
@@ -121,12 +109,10 @@ fn drift_of_gateways_and_host_names_is_seen_and_mended() {
 fn a_parent_said_in_fewer_words_is_the_same_parent() {
     let own: Gateway = serde_json::from_value(json!({"parentRefs": [{"name": "public"}]})).unwrap();
     let mut route = render(&owner(), &own);
-    route.spec.parent_refs =
-        serde_json::from_value(json!([{"name": "public", "namespace": "support"}])).unwrap();
+    route.spec.parent_refs = serde_json::from_value(json!([{"name": "public", "namespace": "support"}])).unwrap();
     assert!(same_base(&route, &own));
     assert_eq!(with_base(&route, &own), route);
-    route.spec.parent_refs =
-        serde_json::from_value(json!([{"name": "public", "sectionName": "web"}])).unwrap();
+    route.spec.parent_refs = serde_json::from_value(json!([{"name": "public", "sectionName": "web"}])).unwrap();
     assert!(!same_base(&route, &own));
 }
 
@@ -135,18 +121,11 @@ fn a_parent_said_in_fewer_words_is_the_same_parent() {
 #[test]
 fn shares_that_sluice_wrote_are_read_back() {
     for weight in [0, 1, 5, 50, 99, 100] {
-        let route = with_shares(
-            &routed(&json!([backend("refund", 1)])),
-            "refund",
-            &split(weight),
-            &CLIMB,
-        );
+        let route = with_shares(&routed(&json!([backend("refund", 1)])), "refund", &split(weight), &CLIMB);
         assert_eq!(shares(&route), split(weight));
         let backends = json!(route.spec.rules.as_ref().unwrap()[0].backend_refs);
-        let expected = json!([
-            backend(&format!("refund-{H1}"), 100 - weight),
-            backend(&format!("refund-{H2}"), weight)
-        ]);
+        let expected =
+            json!([backend(&format!("refund-{H1}"), 100 - weight), backend(&format!("refund-{H2}"), weight)]);
         assert_eq!(backends, expected);
         let rest = with_shares(&route, "refund", &Shares::AtRest, &CLIMB);
         assert_eq!(shares(&rest), Shares::AtRest);
@@ -162,22 +141,10 @@ fn whatever_sluice_did_not_write_is_foreign() {
     };
     let no_weight = |name: &str| json!({"name": name, "port": 80});
     for (backends, why) in [
-        (
-            json!([]),
-            "no rule of the HTTPRoute names Service refund: name it as a backend",
-        ),
-        (
-            json!([backend("shop", 1)]),
-            "no rule of the HTTPRoute names Service refund: name it as a backend",
-        ),
-        (
-            json!([backend("refund", 0)]),
-            "the HTTPRoute shares the traffic as [refund 0]",
-        ),
-        (
-            json!([backend(&one, 100)]),
-            "the HTTPRoute shares the traffic as [refund-1111111111 100]",
-        ),
+        (json!([]), "no rule of the HTTPRoute names Service refund: name it as a backend"),
+        (json!([backend("shop", 1)]), "no rule of the HTTPRoute names Service refund: name it as a backend"),
+        (json!([backend("refund", 0)]), "the HTTPRoute shares the traffic as [refund 0]"),
+        (json!([backend(&one, 100)]), "the HTTPRoute shares the traffic as [refund-1111111111 100]"),
         (
             json!([backend(&one, 50), backend(&two, 25)]),
             "the HTTPRoute shares the traffic as [refund-1111111111 50, refund-2222222222 25]",
@@ -198,21 +165,12 @@ fn whatever_sluice_did_not_write_is_foreign() {
             json!([backend("refund", 95), backend(&two, 5)]),
             "the HTTPRoute shares the traffic as [refund 95, refund-2222222222 5]",
         ),
+        (json!([backend("refund", 1), backend("shop", 1)]), r#"a rule of the HTTPRoute names backend "shop" too"#),
         (
-            json!([backend("refund", 1), backend("shop", 1)]),
-            r#"a rule of the HTTPRoute names backend "shop" too"#,
-        ),
-        (
-            json!([
-                backend(&one, 90),
-                with(backend(&two, 10), "namespace", json!("other"))
-            ]),
+            json!([backend(&one, 90), with(backend(&two, 10), "namespace", json!("other"))]),
             r#"a rule of the HTTPRoute names backend "refund-2222222222" too"#,
         ),
-        (
-            json!([with(backend("refund", 1), "port", json!(8080))]),
-            r#"backend "refund" has port 8080, not 80"#,
-        ),
+        (json!([with(backend("refund", 1), "port", json!(8080))]), r#"backend "refund" has port 8080, not 80"#),
     ] {
         let route = routed(&backends);
         assert_eq!(shares(&route), Shares::Foreign(why.to_owned()), "{backends}");
@@ -223,12 +181,8 @@ fn whatever_sluice_did_not_write_is_foreign() {
 
 #[test]
 fn a_weight_that_is_absent_is_one() {
-    assert_eq!(
-        shares(&routed(&json!([{"name": "refund", "port": 80}]))),
-        Shares::AtRest
-    );
-    let backends =
-        json!([backend(&format!("refund-{H1}"), 99), {"name": format!("refund-{H2}"), "port": 80}]);
+    assert_eq!(shares(&routed(&json!([{"name": "refund", "port": 80}]))), Shares::AtRest);
+    let backends = json!([backend(&format!("refund-{H1}"), 99), {"name": format!("refund-{H2}"), "port": 80}]);
     assert_eq!(shares(&routed(&backends)), split(1));
 }
 
@@ -244,17 +198,11 @@ fn rules_that_disagree_are_foreign_and_an_edit_moves_all_of_the_agents_rules() {
     let moved = with_shares(&route, "refund", &split(5), &CLIMB);
     let after = moved.spec.rules.as_ref().unwrap();
     assert_eq!(shares(&moved), split(5));
-    assert_eq!(
-        (&after[1], &after[2]),
-        (&route.spec.rules.as_ref().unwrap()[1], &after[0])
-    );
+    assert_eq!((&after[1], &after[2]), (&route.spec.rules.as_ref().unwrap()[1], &after[0]));
 
     let mut torn = moved.clone();
     torn.spec.rules.as_mut().unwrap()[2] = route.spec.rules.as_ref().unwrap()[0].clone();
-    assert_eq!(
-        shares(&torn),
-        Shares::Foreign("rules of the HTTPRoute share the traffic in different ways".to_owned())
-    );
+    assert_eq!(shares(&torn), Shares::Foreign("rules of the HTTPRoute share the traffic in different ways".to_owned()));
     assert_eq!(canary_share(&torn, "refund", Some(H1)), 5);
 }
 
@@ -268,20 +216,12 @@ fn the_weight_bound_counts_every_revision_but_stable() {
         (json!([backend(&one, 95), backend(&two, 5)]), None, 100),
         (json!([backend(&two, 1)]), Some(H1), 100),
         (json!([backend(&one, 2), backend(&two, 1)]), Some(H1), 34),
-        (
-            json!([{"name": one, "port": 80}, {"name": two, "port": 80}]),
-            Some(H1),
-            50,
-        ),
+        (json!([{"name": one, "port": 80}, {"name": two, "port": 80}]), Some(H1), 50),
         (json!([backend(&one, 0), backend(&two, 0)]), Some(H1), 0),
         (json!([backend("shop", 1)]), Some(H1), 0),
         (json!([]), Some(H1), 0),
     ] {
-        assert_eq!(
-            canary_share(&routed(&backends), "refund", stable),
-            share,
-            "{backends}"
-        );
+        assert_eq!(canary_share(&routed(&backends), "refund", stable), share, "{backends}");
     }
 }
 
@@ -289,31 +229,18 @@ fn the_weight_bound_counts_every_revision_but_stable() {
 
 #[test]
 fn a_route_that_is_right_is_not_changed() {
-    let route = with_shares(
-        &routed(&json!([{"name": "refund", "port": 80}])),
-        "refund",
-        &Shares::AtRest,
-        &CLIMB,
-    );
-    assert_eq!(
-        json!(route.spec.rules.as_ref().unwrap()[0].backend_refs),
-        json!([{"name": "refund", "port": 80}])
-    );
+    let route = with_shares(&routed(&json!([{"name": "refund", "port": 80}])), "refund", &Shares::AtRest, &CLIMB);
+    assert_eq!(json!(route.spec.rules.as_ref().unwrap()[0].backend_refs), json!([{"name": "refund", "port": 80}]));
     assert_eq!(with_shares(&route, "refund", &Shares::AtRest, &CLIMB), route);
 }
 
 #[test]
 fn what_a_user_added_to_a_backend_goes_with_it_there_and_back() {
     let mut filtered = backend("refund", 1);
-    filtered["filters"] =
-        json!([{"type": "RequestHeaderModifier", "requestHeaderModifier": {"remove": ["x"]}}]);
+    filtered["filters"] = json!([{"type": "RequestHeaderModifier", "requestHeaderModifier": {"remove": ["x"]}}]);
     let route = routed(&json!([filtered]));
     let away = with_shares(&route, "refund", &split(5), &CLIMB);
-    for backend in away.spec.rules.as_ref().unwrap()[0]
-        .backend_refs
-        .as_ref()
-        .unwrap()
-    {
+    for backend in away.spec.rules.as_ref().unwrap()[0].backend_refs.as_ref().unwrap() {
         assert_eq!(backend.rest["filters"], filtered["filters"]);
     }
     let back = with_shares(&away, "refund", &Shares::AtRest, &CLIMB);
@@ -326,36 +253,16 @@ fn the_decision_is_written_with_the_falling_weight_and_goes_when_a_launch_climbs
     let climbing = with_shares(&route, "refund", &split(25), &CLIMB);
     let of = |route: &HTTPRoute| route.metadata.annotations.clone().unwrap();
     assert_eq!(decision(&of(&climbing)), None);
-    assert_eq!(
-        (epoch(&of(&climbing)), of(&climbing)[annotations::LAUNCH].as_str()),
-        (Some(7), "refund-3")
-    );
+    assert_eq!((epoch(&of(&climbing)), of(&climbing)[annotations::LAUNCH].as_str()), (Some(7), "refund-3"));
 
     let decided = decision_();
-    let falling = with_shares(
-        &climbing,
-        "refund",
-        &split(0),
-        &Mark {
-            epoch: 8,
-            decision: Some(&decided),
-            ..CLIMB
-        },
-    );
+    let falling = with_shares(&climbing, "refund", &split(0), &Mark { epoch: 8, decision: Some(&decided), ..CLIMB });
     assert_eq!(shares(&falling), split(0));
     assert_eq!(decision(&of(&falling)), Some(decided));
     assert_eq!(epoch(&of(&falling)), Some(8));
 
-    let again = with_shares(
-        &falling,
-        "refund",
-        &split(5),
-        &Mark {
-            epoch: 9,
-            launch: Some("refund-4"),
-            decision: None,
-        },
-    );
+    let again =
+        with_shares(&falling, "refund", &split(5), &Mark { epoch: 9, launch: Some("refund-4"), decision: None });
     assert_eq!(decision(&of(&again)), None);
     assert_eq!(of(&again).len(), 2);
 }
@@ -416,11 +323,7 @@ fn untouched(mut route: Value) -> Value {
     let annotations = route["metadata"]["annotations"].as_object_mut().unwrap();
     annotations.retain(|key, _| !key.starts_with("sluice.dev/"));
     let agents = |rule: &Value| {
-        let mut names = rule["backendRefs"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|backend| backend["name"].as_str().unwrap());
+        let mut names = rule["backendRefs"].as_array().unwrap().iter().map(|backend| backend["name"].as_str().unwrap());
         names.any(|name| name == "refund" || name.ends_with(H1) || name.ends_with(H2))
     };
     let rules = route["spec"]["rules"].as_array_mut().unwrap();
@@ -459,11 +362,7 @@ proptest! {
 // ---- what the gateways say
 
 fn condition(type_: &str, status: &str, generation: i64) -> Value {
-    let reason = if status == "True" {
-        "Fine"
-    } else {
-        "NoMatchingListenerHostname"
-    };
+    let reason = if status == "True" { "Fine" } else { "NoMatchingListenerHostname" };
     json!({
         "type": type_, "status": status, "reason": reason, "message": "told", "observedGeneration": generation,
         "lastTransitionTime": "2026-01-01T00:00:00Z",
@@ -483,10 +382,7 @@ fn programmed(parents: &Value, answers: &[(Value, Vec<Value>)]) -> Programmed {
 }
 
 fn good() -> Vec<Value> {
-    vec![
-        condition("Accepted", "True", 4),
-        condition("ResolvedRefs", "True", 4),
-    ]
+    vec![condition("Accepted", "True", 4), condition("ResolvedRefs", "True", 4)]
 }
 
 fn public() -> Value {
@@ -498,15 +394,9 @@ fn a_route_is_programmed_when_every_parent_took_this_generation() {
     let own = json!({"name": "own", "sectionName": "web"});
     let told = json!({"name": "own", "namespace": "support", "sectionName": "web"});
     let parents = json!([public(), own]);
-    assert_eq!(
-        programmed(&parents, &[(public(), good()), (told.clone(), good())]),
-        Programmed::Yes
-    );
+    assert_eq!(programmed(&parents, &[(public(), good()), (told.clone(), good())]), Programmed::Yes);
     assert_eq!(programmed(&parents, &[(public(), good())]), Programmed::Pending);
-    assert_eq!(
-        programmed(&parents, &[(public(), good()), (json!({"name": "own"}), good())]),
-        Programmed::Pending
-    );
+    assert_eq!(programmed(&parents, &[(public(), good()), (json!({"name": "own"}), good())]), Programmed::Pending);
 }
 
 #[test]
@@ -519,22 +409,10 @@ fn an_answer_to_another_generation_or_half_an_answer_is_pending() {
     for conditions in [
         vec![],
         vec![condition("Accepted", "True", 4)],
-        vec![
-            condition("Accepted", "True", 3),
-            condition("ResolvedRefs", "True", 4),
-        ],
-        vec![
-            condition("Accepted", "True", 5),
-            condition("ResolvedRefs", "True", 5),
-        ],
-        vec![
-            condition("Accepted", "False", 3),
-            condition("ResolvedRefs", "True", 4),
-        ],
-        vec![
-            condition("Accepted", "Unknown", 4),
-            condition("ResolvedRefs", "True", 4),
-        ],
+        vec![condition("Accepted", "True", 3), condition("ResolvedRefs", "True", 4)],
+        vec![condition("Accepted", "True", 5), condition("ResolvedRefs", "True", 5)],
+        vec![condition("Accepted", "False", 3), condition("ResolvedRefs", "True", 4)],
+        vec![condition("Accepted", "Unknown", 4), condition("ResolvedRefs", "True", 4)],
         vec![unnumbered(), condition("ResolvedRefs", "True", 4)],
     ] {
         assert_eq!(
@@ -547,35 +425,17 @@ fn an_answer_to_another_generation_or_half_an_answer_is_pending() {
 
 #[test]
 fn a_refusal_names_the_parent_the_reason_and_the_mend() {
-    let no = vec![
-        condition("Accepted", "False", 4),
-        condition("ResolvedRefs", "True", 4),
-    ];
+    let no = vec![condition("Accepted", "False", 4), condition("ResolvedRefs", "True", 4)];
     let told = "Gateway infra/public refuses the HTTPRoute: NoMatchingListenerHostname: told; \
                 correct spec.traffic.gateway.hostnames, or the listener's hostname";
-    assert_eq!(
-        programmed(&json!([public()]), &[(public(), no)]),
-        Programmed::Refused(told.to_owned())
-    );
-    let unresolved = vec![
-        condition("Accepted", "True", 4),
-        condition("ResolvedRefs", "False", 4),
-    ];
-    assert!(matches!(
-        programmed(&json!([public()]), &[(public(), unresolved)]),
-        Programmed::Refused(_)
-    ));
+    assert_eq!(programmed(&json!([public()]), &[(public(), no)]), Programmed::Refused(told.to_owned()));
+    let unresolved = vec![condition("Accepted", "True", 4), condition("ResolvedRefs", "False", 4)];
+    assert!(matches!(programmed(&json!([public()]), &[(public(), unresolved)]), Programmed::Refused(_)));
     assert!(matches!(programmed(&json!([]), &[]), Programmed::Refused(_)));
 }
 
 #[test]
 fn a_stale_answer_of_a_former_controller_does_not_hide_the_present_one() {
-    let old = vec![
-        condition("Accepted", "True", 1),
-        condition("ResolvedRefs", "True", 1),
-    ];
-    assert_eq!(
-        programmed(&json!([public()]), &[(public(), old), (public(), good())]),
-        Programmed::Yes
-    );
+    let old = vec![condition("Accepted", "True", 1), condition("ResolvedRefs", "True", 1)];
+    assert_eq!(programmed(&json!([public()]), &[(public(), old), (public(), good())]), Programmed::Yes);
 }
