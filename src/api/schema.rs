@@ -39,7 +39,7 @@ pub fn conditions(_: &mut SchemaGenerator) -> Schema {
 pub fn string_map(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object", "maxProperties": 64,
-        "additionalProperties": {"type": "string", "maxLength": 4096},
+        "additionalProperties": {"type": "string", "maxLength": 32768},
     })
 }
 
@@ -48,8 +48,8 @@ pub fn option_timestamp(generator: &mut SchemaGenerator) -> Schema {
     timestamp(generator)
 }
 
-/// Takes `null` out of a schema: an absent field is left out. (A rule that asks `has(self.x)` would count a `null`,
-/// which means absent to the controller.)
+/// Takes `null` out of a schema: the API server then drops nulls before the rules look, so that null and absent are one.
+/// (A rule that asks `has(self.x)` counts a null that the schema admits, which means absent to the controller.)
 pub fn never_null(schema: &mut Schema) {
     if let Some(object) = schema.as_object_mut() {
         object.values_mut().for_each(strip_null);
