@@ -26,12 +26,13 @@ pub(crate) async fn traffic(
 ) -> Result<(), Error> {
     let key = key(agent);
     let Some(owner) = Owner::of(agent) else { return Ok(()) };
-    service(ctx, &key, agent, &owner, prepared, step).await?;
     let gateway = agent.spec.traffic.as_ref().and_then(|traffic| traffic.gateway.as_ref());
-    match (gateway, &step.wanted.shares, &ctx.caches.routes) {
+    let on_route = match (gateway, &step.wanted.shares, &ctx.caches.routes) {
         (Some(gateway), Some(shares), Some(_)) => route(ctx, &key, agent, &owner, gateway, shares, step).await,
         _ => Ok(()),
-    }
+    };
+    let on_service = service(ctx, &key, agent, &owner, prepared, step).await; // trouble with one holds up the other never
+    on_route.and(on_service)
 }
 
 /// What is written together with a weight.
