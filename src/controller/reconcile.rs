@@ -45,7 +45,9 @@ pub(crate) async fn reconcile(watched: &WatchedAgent, ctx: &Context) -> Result<A
         perform::traffic(ctx, &agent, &prepared, &step).await?;
     }
     commit::commit(ctx, &agent, &seen, &step, now).await?;
-    perform::perform(ctx, &agent, &prepared, &step).await?;
+    let performed = perform::perform(ctx, &agent, &prepared, &step).await;
+    commit::tell(ctx, &agent, &step).await;
+    performed?;
     observe::ask(ctx, &key, &prepared, &step, &seen);
 
     ctx.remember(&key, |memory| memory.failures = 0);
