@@ -12,6 +12,8 @@ mod sample;
 mod sampler;
 mod selector;
 mod source;
+#[cfg(test)]
+mod testing;
 
 pub use judge::judge;
 pub use metrics::SamplerMetrics;
