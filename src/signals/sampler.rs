@@ -667,14 +667,10 @@ mod tests {
     #[tokio::test]
     async fn a_failing_source_is_an_error_until_it_answers() {
         let fake = Fake::start(Reply::Hang).await;
-        let mut running = start(vec![fake.source(", timeout: 200ms")]);
+        let mut running = start(vec![fake.source(", timeout: 1s")]);
         running.sampler.watch(key(), watch("teal"));
         for (reply, verdict, message) in [
-            (
-                vector(GOOD),
-                Verdict::Error,
-                "source default: timed out after 200ms",
-            ),
+            (vector(GOOD), Verdict::Error, "source default: timed out after 1s"),
             (
                 Reply::Http(503, "", String::new()),
                 Verdict::Pass,
