@@ -17,8 +17,8 @@ use rust_decimal::Decimal;
 use sluice::api::{MetricDefinition, Verdict, standard_metrics};
 use sluice::launch::{Bounds, CheckName, Compare, Question};
 use sluice::signals::{
-    Client, Number, Query, Reading, RevisionKey, Sampler, SamplerMetrics, Source, Value, Watch, judge,
-    parse_sources, preflight,
+    Client, Number, Query, Reading, RevisionKey, Sampler, SamplerMetrics, Source, Value, Watch, judge, parse_sources,
+    preflight,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -45,11 +45,9 @@ impl Pod {
                 let Some(page) = page else { continue }; // a dead pod hangs up
                 let _ = stream.read(&mut [0; 4096]).await;
                 let body = page(scrapes.fetch_add(1, Ordering::Relaxed));
-                let head =
-                    "HTTP/1.1 200 OK\r\ncontent-type: text/plain; version=0.0.4\r\nconnection: close\r\n";
-                let _ = stream
-                    .write_all(format!("{head}content-length: {}\r\n\r\n{body}", body.len()).as_bytes())
-                    .await;
+                let head = "HTTP/1.1 200 OK\r\ncontent-type: text/plain; version=0.0.4\r\nconnection: close\r\n";
+                let _ =
+                    stream.write_all(format!("{head}content-length: {}\r\n\r\n{body}", body.len()).as_bytes()).await;
             }
         });
         Self { address, page }
@@ -96,10 +94,7 @@ fn slow(n: u64) -> String {
     busy(n)
         .replace("backlog_age_seconds 42", "backlog_age_seconds 21")
         .replace("in_flight 3", "in_flight 0")
-        .replace(
-            &format!("le=\"2\"}} {}", 10 * n),
-            &format!("le=\"2\"}} {}", 9 * n),
-        )
+        .replace(&format!("le=\"2\"}} {}", 10 * n), &format!("le=\"2\"}} {}", 9 * n))
 }
 
 fn bypassing(_: u64) -> String {
@@ -133,14 +128,8 @@ impl Prometheus {
         std::fs::write(dir.join("prometheus.yml"), config(pods)).unwrap();
         let address = free_address();
         let process = run(&binary, &dir, &address);
-        let source = parse_sources(&format!("[{{name: default, url: 'http://{address}'}}]"))
-            .unwrap()
-            .remove(0);
-        Self {
-            source,
-            dir,
-            _process: process,
-        }
+        let source = parse_sources(&format!("[{{name: default, url: 'http://{address}'}}]")).unwrap().remove(0);
+        Self { source, dir, _process: process }
     }
 
     /// The metric of a revision now.
@@ -148,10 +137,7 @@ impl Prometheus {
         let query = Query::compile(metric, Some(Duration::from_secs(30))).unwrap();
         let revisions = BTreeSet::from([key.revision.clone(), "5ab1e00000".to_owned()]);
         let text = query.text(&self.source, &revisions);
-        let answer = Client::new(self.source.clone())
-            .unwrap()
-            .ask(&text, Timestamp::now())
-            .await;
+        let answer = Client::new(self.source.clone()).unwrap().ask(&text, Timestamp::now()).await;
         match answer {
             Ok(answer) => {
                 assert!(!answer.warned, "{text}");
@@ -179,7 +165,9 @@ impl Prometheus {
 }
 
 fn config(pods: &[(&Pod, &str, &str)]) -> String {
-    let mut text = "global: {scrape_interval: 1s, scrape_timeout: 1s}\nscrape_configs:\n- job_name: agents\n  static_configs:\n".to_owned();
+    let mut text =
+        "global: {scrape_interval: 1s, scrape_timeout: 1s}\nscrape_configs:\n- job_name: agents\n  static_configs:\n"
+            .to_owned();
     for (pod, agent, revision) in pods {
         let labels = match *revision {
             "" => "{}".to_owned(),
@@ -209,18 +197,11 @@ fn run(binary: &str, dir: &Path, address: &str) -> tokio::process::Child {
 }
 
 fn standard(name: &str) -> MetricDefinition {
-    standard_metrics()
-        .into_iter()
-        .find(|metric| metric.name == name)
-        .unwrap()
+    standard_metrics().into_iter().find(|metric| metric.name == name).unwrap()
 }
 
 fn key(agent: &str, revision: &str) -> RevisionKey {
-    RevisionKey {
-        namespace: "support".to_owned(),
-        agent: agent.to_owned(),
-        revision: revision.to_owned(),
-    }
+    RevisionKey { namespace: "support".to_owned(), agent: agent.to_owned(), revision: revision.to_owned() }
 }
 
 fn known(text: &str) -> Value {
@@ -233,11 +214,7 @@ fn at_most(metric: &str, high: &str) -> Question {
         window: Some(Duration::from_secs(30)),
         min_samples: 10,
         compare: Compare::Value,
-        bounds: Bounds {
-            low: None,
-            high: Some(high.parse().unwrap()),
-            floor: None,
-        },
+        bounds: Bounds { low: None, high: Some(high.parse().unwrap()), floor: None },
     }
 }
 
@@ -247,11 +224,7 @@ fn enough(reading: &Reading) -> bool {
 
 #[tokio::test]
 async fn every_standard_metric_brings_the_right_numbers() {
-    let (first, second, stable) = (
-        Pod::start(busy).await,
-        Pod::start(busy).await,
-        Pod::start(slow).await,
-    );
+    let (first, second, stable) = (Pod::start(busy).await, Pod::start(busy).await, Pod::start(slow).await);
     let (dying, restarting) = (Pod::start(bypassing).await, Pod::start(bypassing).await);
     let prometheus = Prometheus::start(&[
         (&first, "refund", "0c0ffee000"),
@@ -280,18 +253,12 @@ async fn rates_and_quantiles(prometheus: &Prometheus) {
         ("quarantine_rate", "0.1"),
         ("approval_wait_median", "60"),
     ] {
-        let reading = prometheus
-            .until(metric, &canary, |reading| enough(reading) && reading.pods == 2)
-            .await;
+        let reading = prometheus.until(metric, &canary, |reading| enough(reading) && reading.pods == 2).await;
         assert_eq!(reading.value, known(value), "{metric}");
     }
     let stable = key("refund", "5ab1e00000");
     let beyond = prometheus.until("latency_p95", &stable, enough).await;
-    assert_eq!(
-        beyond.value,
-        Value::Beyond(Decimal::TWO),
-        "a tenth of the runs took longer than any bucket"
-    );
+    assert_eq!(beyond.value, Value::Beyond(Decimal::TWO), "a tenth of the runs took longer than any bucket");
 }
 
 async fn counts_and_gauges(prometheus: &Prometheus) {
@@ -304,110 +271,60 @@ async fn counts_and_gauges(prometheus: &Prometheus) {
         ("runs_in_flight", known("6")),
     ] {
         let reading = prometheus.reading(&standard(metric), &canary).await.unwrap();
-        let expected = Reading {
-            value,
-            samples: None,
-            pods: 2,
-        };
+        let expected = Reading { value, samples: None, pods: 2 };
         assert_eq!(reading, expected, "{metric}");
     }
-    let absent = prometheus
-        .reading(&standard("policy_bypasses"), &canary)
-        .await
-        .unwrap();
+    let absent = prometheus.reading(&standard("policy_bypasses"), &canary).await.unwrap();
     let none = at_most("policy_bypasses", "0");
-    assert_eq!(
-        judge(&none, &absent, None, 2),
-        (Verdict::Pass, "policy_bypasses 0 <= 0".to_owned())
-    );
-    assert_eq!(
-        judge(&none, &absent, None, 3).0,
-        Verdict::Insufficient,
-        "one ready pod is not scraped"
-    );
+    assert_eq!(judge(&none, &absent, None, 2), (Verdict::Pass, "policy_bypasses 0 <= 0".to_owned()));
+    assert_eq!(judge(&none, &absent, None, 3).0, Verdict::Insufficient, "one ready pod is not scraped");
     let covered: BTreeSet<String> = standard_metrics().into_iter().map(|metric| metric.name).collect();
-    assert_eq!(
-        covered.len(),
-        12,
-        "a new standard metric belongs into the tables of this test"
-    );
+    assert_eq!(covered.len(), 12, "a new standard metric belongs into the tables of this test");
 }
 
 async fn events_outlive_their_pods(prometheus: &Prometheus, dying: &Pod, restarting: &Pod) {
     let (dead, reborn) = (key("dying", "0dead00000"), key("restarting", "0a9a100000"));
     for key in [&dead, &reborn] {
-        prometheus
-            .until("policy_bypasses", key, |reading| reading.value == known("1"))
-            .await;
+        prometheus.until("policy_bypasses", key, |reading| reading.value == known("1")).await;
     }
     dying.show(None);
     restarting.show(Some(restarted));
-    let gone = prometheus
-        .until("policy_bypasses", &dead, |reading| reading.pods == 0)
-        .await;
+    let gone = prometheus.until("policy_bypasses", &dead, |reading| reading.pods == 0).await;
     assert_eq!(gone.value, known("1"));
-    assert_eq!(
-        judge(&at_most("policy_bypasses", "0"), &gone, None, 0).0,
-        Verdict::Fail
-    );
+    assert_eq!(judge(&at_most("policy_bypasses", "0"), &gone, None, 0).0, Verdict::Fail);
     // Until the restarted container has been scraped.
     let mut raw = standard("policy_bypasses");
     let series = raw.count.take().unwrap().series;
-    raw.gauge = Some(sluice::api::Gauge {
-        series,
-        across: sluice::api::Across::Max,
-    });
+    raw.gauge = Some(sluice::api::Gauge { series, across: sluice::api::Across::Max });
     let mut now = prometheus.reading(&raw, &reborn).await.unwrap();
     while now.value != known("0") {
         tokio::time::sleep(Duration::from_millis(100)).await;
         now = prometheus.reading(&raw, &reborn).await.unwrap();
     }
-    let still = prometheus
-        .reading(&standard("policy_bypasses"), &reborn)
-        .await
-        .unwrap();
-    assert_eq!(
-        still.value,
-        known("1"),
-        "a reset counter does not undo what was seen"
-    );
+    let still = prometheus.reading(&standard("policy_bypasses"), &reborn).await.unwrap();
+    assert_eq!(still.value, known("1"), "a reset counter does not undo what was seen");
 }
 
 async fn a_preflight_names_what_is_missing(prometheus: &Prometheus) {
     let client = Client::new(prometheus.source.clone()).unwrap();
     let query = Query::compile(&standard("policy_bypasses"), None).unwrap();
     let asked = BTreeSet::from(["0000000000".to_owned()]);
-    let answer = client
-        .ask(&query.text(client.source(), &asked), Timestamp::now())
-        .await
-        .unwrap();
+    let answer = client.ask(&query.text(client.source(), &asked), Timestamp::now()).await.unwrap();
     let said = preflight(client.source(), &answer, &key("refund", "0000000000")).unwrap();
-    assert_eq!(
-        said,
-        "source default sees no pod of revision 0000000000: is it scraped?"
-    );
+    assert_eq!(said, "source default sees no pod of revision 0000000000: is it scraped?");
 
     let mut blind = prometheus.source.clone();
     "rev".clone_into(&mut blind.labels.revision);
-    let answer = client
-        .ask(&query.text(&blind, &asked), Timestamp::now())
-        .await
-        .unwrap();
+    let answer = client.ask(&query.text(&blind, &asked), Timestamp::now()).await.unwrap();
     let said = preflight(&blind, &answer, &key("refund", "0000000000")).unwrap();
-    assert!(
-        said.contains("no series of up carry a revision (labels namespace, agent, rev)"),
-        "{said}"
-    );
+    assert!(said.contains("no series of up carry a revision (labels namespace, agent, rev)"), "{said}");
 }
 
 async fn the_sampler_brings_it_to_a_verdict(prometheus: &Prometheus) {
     let (wake, mut woken) = tokio::sync::mpsc::channel(8);
     let sources = vec![prometheus.source.clone()];
     let sampler = Arc::new(Sampler::new(sources, wake, SamplerMetrics::default(), Timestamp::now).unwrap());
-    let ratio = Question {
-        compare: Compare::RatioToStable,
-        ..at_most("error_rate", "2")
-    };
+    let ratio = Question { compare: Compare::RatioToStable, ..at_most("error_rate", "2") };
     let check = |name: &str| CheckName::Trigger(name.to_owned());
     let agent = ("support".to_owned(), "refund".to_owned());
     let watch = Watch {
@@ -416,11 +333,7 @@ async fn the_sampler_brings_it_to_a_verdict(prometheus: &Prometheus) {
         canary: "0c0ffee000".to_owned(),
         stable: Some("5ab1e00000".to_owned()),
         ready_pods: 2,
-        questions: [
-            (check("errors"), ratio),
-            (check("slow"), at_most("latency_p95", "1.2")),
-        ]
-        .into(),
+        questions: [(check("errors"), ratio), (check("slow"), at_most("latency_p95", "1.2"))].into(),
     };
     sampler.watch(agent.clone(), watch);
     let runner = Arc::clone(&sampler);
@@ -431,16 +344,10 @@ async fn the_sampler_brings_it_to_a_verdict(prometheus: &Prometheus) {
     let latest = sampler.latest(&agent);
     let slow = &latest[&check("slow")];
     assert_eq!(slow.verdict, Verdict::Fail);
-    assert!(
-        slow.message.starts_with("latency_p95 1.5s (n=") && slow.message.ends_with("> 1.2s"),
-        "{slow:?}"
-    );
+    assert!(slow.message.starts_with("latency_p95 1.5s (n=") && slow.message.ends_with("> 1.2s"), "{slow:?}");
     let errors = &latest[&check("errors")];
     assert_eq!(errors.verdict, Verdict::Pass, "{errors:?}");
-    assert!(
-        errors.message.starts_with("error_rate canary=10% (n="),
-        "{errors:?}"
-    );
+    assert!(errors.message.starts_with("error_rate canary=10% (n="), "{errors:?}");
     assert!(errors.message.ends_with("limit 20%"), "{errors:?}");
     task.abort();
 }

@@ -480,16 +480,8 @@ mod tests {
         Timestamp::now() + SignedDuration::from_secs(AHEAD.get())
     }
 
-    const GOOD: &[(&str, &str, &str)] = &[
-        ("teal", "amount", "99"),
-        ("teal", "samples", "100"),
-        ("teal", "pods", "1"),
-    ];
-    const BAD: &[(&str, &str, &str)] = &[
-        ("teal", "amount", "9"),
-        ("teal", "samples", "100"),
-        ("teal", "pods", "1"),
-    ];
+    const GOOD: &[(&str, &str, &str)] = &[("teal", "amount", "99"), ("teal", "samples", "100"), ("teal", "pods", "1")];
+    const BAD: &[(&str, &str, &str)] = &[("teal", "amount", "9"), ("teal", "samples", "100"), ("teal", "pods", "1")];
 
     /// A running sampler.
     struct Running {
@@ -512,13 +504,7 @@ mod tests {
         let token = CancellationToken::new();
         let (runner, until) = (Arc::clone(&sampler), token.clone());
         let task = tokio::spawn(async move { runner.run(until).await });
-        Running {
-            sampler,
-            woken,
-            metrics,
-            token,
-            task,
-        }
+        Running { sampler, woken, metrics, token, task }
     }
 
     impl Running {
@@ -550,11 +536,7 @@ mod tests {
             window: Some(Duration::from_mins(1)),
             min_samples: 10,
             compare,
-            bounds: Bounds {
-                low: Some(low.parse().unwrap()),
-                high: None,
-                floor: None,
-            },
+            bounds: Bounds { low: Some(low.parse().unwrap()), high: None, floor: None },
         }
     }
 
@@ -575,30 +557,17 @@ mod tests {
         let mut running = start(vec![fake.source("")]);
         running.sampler.watch(key(), watch("teal"));
         let pass = running.woken().await;
-        assert_eq!(
-            (pass.verdict, pass.message.as_str()),
-            (Verdict::Pass, "success_rate 99% (n=100) >= 90%")
-        );
+        assert_eq!((pass.verdict, pass.message.as_str()), (Verdict::Pass, "success_rate 99% (n=100) >= 90%"));
         fake.asked(3).await; // a second pass wakes nobody
         fake.set(vector(BAD));
         let fail = running.woken().await;
-        assert_eq!(
-            (fail.verdict, fail.message.as_str()),
-            (Verdict::Fail, "success_rate 9% (n=100) < 90%")
-        );
+        assert_eq!((fail.verdict, fail.message.as_str()), (Verdict::Fail, "success_rate 9% (n=100) < 90%"));
         let again = running.woken().await;
         assert_eq!(again.verdict, Verdict::Fail);
         assert!(pass.sampled_at < fail.sampled_at && fail.sampled_at < again.sampled_at);
         let last = fake.requests().pop().unwrap();
-        let time = format!(
-            "time={}.{:03}",
-            again.sampled_at.as_second(),
-            again.sampled_at.as_millisecond() % 1000
-        );
-        assert!(
-            last.contains(&time),
-            "{last}: what is remembered is what was asked: {time}"
-        );
+        let time = format!("time={}.{:03}", again.sampled_at.as_second(), again.sampled_at.as_millisecond() % 1000);
+        assert!(last.contains(&time), "{last}: what is remembered is what was asked: {time}");
     }
 
     #[tokio::test]
@@ -608,11 +577,7 @@ mod tests {
         running.sampler.watch(key(), watch("teal"));
         for (reply, verdict, message) in [
             (vector(GOOD), Verdict::Error, "source default: timed out after 1s"),
-            (
-                Reply::Http(503, "", String::new()),
-                Verdict::Pass,
-                "success_rate 99% (n=100) >= 90%",
-            ),
+            (Reply::Http(503, "", String::new()), Verdict::Pass, "success_rate 99% (n=100) >= 90%"),
             (vector(&[]), Verdict::Error, "source default: HTTP status 503"),
             (
                 vector(&[("teal", "amount", "NaN"), ("teal", "samples", "100")]),
@@ -621,11 +586,7 @@ mod tests {
                  (labels namespace, agent, revision): check the relabelling and the source's labels",
             ),
             (
-                Reply::Http(
-                    200,
-                    "",
-                    body(GOOD).replace(r#""success","#, r#""success","warnings":["x"],"#),
-                ),
+                Reply::Http(200, "", body(GOOD).replace(r#""success","#, r#""success","warnings":["x"],"#)),
                 Verdict::Error,
                 "success_rate the source answered with something that is not a number",
             ),
@@ -666,27 +627,15 @@ mod tests {
         }
         let mut first = watch("teal");
         first.stable = None;
-        first.questions = [(
-            gate("success"),
-            question("success_rate", Compare::RatioToStable, "0.9"),
-        )]
-        .into();
+        first.questions = [(gate("success"), question("success_rate", Compare::RatioToStable, "0.9"))].into();
         for (watch, verdict, message) in [
-            (
-                elsewhere,
-                Verdict::Error,
-                "no metrics source named mimir: the administrator's configuration has default",
-            ),
+            (elsewhere, Verdict::Error, "no metrics source named mimir: the administrator's configuration has default"),
             (
                 evil,
                 Verdict::Error,
                 "\"up or secrets\" is not a series: it does not begin with a metric name; write a metric name with label matchers, such as refunds_total{result=\"match\"}",
             ),
-            (
-                first,
-                Verdict::NotApplicable,
-                "success_rate does not apply: there is no stable revision to compare with",
-            ),
+            (first, Verdict::NotApplicable, "success_rate does not apply: there is no stable revision to compare with"),
         ] {
             sampler.watch(key(), watch);
             let said = sampler.latest(&key()).remove(&gate("success")).unwrap();
@@ -719,11 +668,7 @@ mod tests {
         // The question about teal is under way when the agent moves on.
         running.sampler.watch(key(), watch("plum"));
         assert!(running.sampler.latest(&key()).is_empty());
-        fake.set(vector(&[
-            ("plum", "amount", "1"),
-            ("plum", "samples", "100"),
-            ("plum", "pods", "1"),
-        ]));
+        fake.set(vector(&[("plum", "amount", "1"), ("plum", "samples", "100"), ("plum", "pods", "1")]));
         gone.notify_waiters();
         let said = running.woken().await;
         assert_eq!(said.message, "success_rate 1% (n=100) < 90%");
@@ -733,19 +678,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_changed_watch_keeps_only_the_answers_that_still_fit() {
-        let rows: Vec<_> = GOOD
-            .iter()
-            .copied()
-            .chain([("ochre", "amount", "99"), ("ochre", "samples", "100")])
-            .collect();
+        let rows: Vec<_> =
+            GOOD.iter().copied().chain([("ochre", "amount", "99"), ("ochre", "samples", "100")]).collect();
         let fake = Fake::of(&rows).await;
         let mut running = start(vec![fake.source("")]);
         let mut both = watch("teal");
         both.interval = Duration::from_hours(1);
-        both.questions.insert(
-            gate("ratio"),
-            question("success_rate", Compare::RatioToStable, "0.9"),
-        );
+        both.questions.insert(gate("ratio"), question("success_rate", Compare::RatioToStable, "0.9"));
         running.sampler.watch(key(), both.clone());
         running.woken.recv().await.unwrap();
         let shown = |sampler: &Sampler| sampler.latest(&key()).into_keys().collect::<Vec<_>>();
@@ -759,13 +698,8 @@ mod tests {
         assert_eq!(shown(&sampler).len(), 2, "the same watch changes nothing");
         both.stable = Some("umber".to_owned());
         sampler.watch(key(), both.clone());
-        assert_eq!(
-            shown(&sampler),
-            [gate("success")],
-            "another stable voids the comparison only"
-        );
-        both.questions
-            .insert(gate("success"), question("success_rate", Compare::Value, "0.5"));
+        assert_eq!(shown(&sampler), [gate("success")], "another stable voids the comparison only");
+        both.questions.insert(gate("success"), question("success_rate", Compare::Value, "0.5"));
         sampler.watch(key(), both);
         assert_eq!(shown(&sampler), [], "another question voids the answer");
     }
@@ -787,10 +721,7 @@ mod tests {
         let said = running.only();
         assert_eq!(
             (said.verdict, said.message.as_str()),
-            (
-                Verdict::Insufficient,
-                "policy_bypasses no data (2/3 pods seen by the source)"
-            )
+            (Verdict::Insufficient, "policy_bypasses no data (2/3 pods seen by the source)")
         );
         assert_eq!(fake.requests().len(), 1);
     }
@@ -801,34 +732,18 @@ mod tests {
         let running = {
             let (sampler, woken, metrics) = build(vec![fake.source("")], 8);
             for i in 0..50 {
-                sampler.watch(
-                    ("support".to_owned(), format!("agent-{i}")),
-                    watch(&format!("c0ffee{i}")),
-                );
+                sampler.watch(("support".to_owned(), format!("agent-{i}")), watch(&format!("c0ffee{i}")));
             }
             let token = CancellationToken::new();
             let (runner, until) = (Arc::clone(&sampler), token.clone());
             let task = tokio::spawn(async move { runner.run(until).await });
-            Running {
-                sampler,
-                woken,
-                metrics,
-                token,
-                task,
-            }
+            Running { sampler, woken, metrics, token, task }
         };
         fake.asked(1).await;
         let request = fake.requests().remove(0);
-        assert!(
-            request.contains("c0ffee0%7Cc0ffee1%7C") && request.contains("c0ffee49"),
-            "{request}"
-        );
+        assert!(request.contains("c0ffee0%7Cc0ffee1%7C") && request.contains("c0ffee49"), "{request}");
         running.sampler.watch(key(), watch("teal"));
-        assert_eq!(
-            running.sampler.due().0,
-            BTreeMap::new(),
-            "due, but the same query is under way"
-        );
+        assert_eq!(running.sampler.due().0, BTreeMap::new(), "due, but the same query is under way");
         running.token.cancel();
         running.task.await.unwrap();
         assert_eq!(fake.requests().len(), 1);
@@ -842,9 +757,7 @@ mod tests {
         let mut running = start(vec![hanging, alive.source("")]);
         let mut elsewhere = watch("teal");
         elsewhere.source = "dead".to_owned();
-        running
-            .sampler
-            .watch(("support".to_owned(), "other".to_owned()), elsewhere);
+        running.sampler.watch(("support".to_owned(), "other".to_owned()), elsewhere);
         dead.asked(1).await;
         running.sampler.watch(key(), watch("teal"));
         assert_eq!(running.woken().await.verdict, Verdict::Pass);
@@ -856,9 +769,7 @@ mod tests {
     async fn a_wake_that_finds_no_room_is_kept() {
         let fake = Fake::of(&[]).await;
         let (sampler, mut woken, _) = build(vec![fake.source("")], 1);
-        let names: BTreeSet<AgentKey> = (0..5)
-            .map(|i| ("support".to_owned(), format!("agent-{i}")))
-            .collect();
+        let names: BTreeSet<AgentKey> = (0..5).map(|i| ("support".to_owned(), format!("agent-{i}"))).collect();
         for name in &names {
             sampler.watch(name.clone(), watch("teal"));
         }
@@ -878,17 +789,12 @@ mod tests {
         assert_eq!(running.woken().await.verdict, Verdict::Pass);
         running.token.cancel();
         AHEAD.set(17);
-        assert_eq!(
-            running.only().verdict,
-            Verdict::Pass,
-            "3 intervals and 3 time-outs are 18s"
-        );
+        assert_eq!(running.only().verdict, Verdict::Pass, "3 intervals and 3 time-outs are 18s");
         AHEAD.set(60);
         let said = running.only();
         assert_eq!(said.verdict, Verdict::Error);
         assert!(
-            said.message.starts_with("no answer for 6")
-                && said.message.ends_with("success_rate 99% (n=100) >= 90%"),
+            said.message.starts_with("no answer for 6") && said.message.ends_with("success_rate 99% (n=100) >= 90%"),
             "{said:?}"
         );
     }

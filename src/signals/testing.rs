@@ -88,10 +88,7 @@ pub(super) fn body(rows: &[(&str, &str, &str)]) -> String {
             format!(r#"{{"metric":{{"namespace":"support","agent":"refund","revision":"{revision}","sluice_part":"{part}"}},"value":[1,"{value}"]}}"#)
         })
         .collect();
-    format!(
-        r#"{{"status":"success","data":{{"resultType":"vector","result":[{}]}}}}"#,
-        rows.join(",")
-    )
+    format!(r#"{{"status":"success","data":{{"resultType":"vector","result":[{}]}}}}"#, rows.join(","))
 }
 
 async fn serve(mut stream: TcpStream, reply: Arc<Mutex<Reply>>, seen: watch::Sender<Vec<String>>) {
@@ -135,12 +132,8 @@ async fn read(stream: &mut TcpStream) -> Option<String> {
     loop {
         let text = String::from_utf8_lossy(&bytes);
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length = head.lines().find_map(|line| {
-                line.to_ascii_lowercase()
-                    .strip_prefix("content-length: ")?
-                    .parse()
-                    .ok()
-            });
+            let length =
+                head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
             if body.len() >= length.unwrap_or(0) {
                 return Some(text.into_owned());
             }
