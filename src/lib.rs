@@ -5,7 +5,10 @@
 pub mod api;
 pub mod children;
 pub mod cli;
+pub mod controller;
 pub mod launch;
 pub mod revision;
+pub mod server;
 pub mod signals;
+pub mod telemetry;
 pub mod traffic;

@@ -60,7 +60,7 @@ pub struct AgentDeploymentSpec {
     /// Asks for HTTP probes on the first container where the template has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<Health>,
-    /// Who moves the traffic. Without it the agent's Service alone moves, from 0 to 100 %.
+    /// Who moves the traffic. Without it the agent's Service moves in one write after the last stage, whose traffic is 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traffic: Option<Traffic>,
     /// How the agent is measured.
@@ -164,10 +164,7 @@ pub struct ContainerPort {
 #[serde(rename_all = "camelCase")]
 pub struct ConfigSource {
     /// Name of this part of the configuration, such as `prompt`.
-    #[schemars(
-        length(min = 1, max = 40),
-        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
-    )]
+    #[schemars(length(min = 1, max = 40), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
     /// The ConfigMap, in the agent's namespace.
     pub config_map_ref: ConfigMapRef,
@@ -239,9 +236,5 @@ pub struct ParentRef {
 
 /// `kube::core::Duration` as a plain duration; negative ones never pass the schema and count as zero.
 pub fn span(duration: &Duration) -> std::time::Duration {
-    if duration.is_negative() {
-        std::time::Duration::ZERO
-    } else {
-        (*duration).into()
-    }
+    if duration.is_negative() { std::time::Duration::ZERO } else { (*duration).into() }
 }

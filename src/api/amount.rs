@@ -15,19 +15,11 @@ pub struct Amount {
 
 /// Why a text is not an amount.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{0:?} is not an amount: write a number with an optional unit, such as 99%, 1200ms, 1.5s, 15m, 2h or 0.50"
-)]
+#[error("{0:?} is not an amount: write a number with an optional unit, such as 99%, 1200ms, 1.5s, 15m, 2h or 0.50")]
 pub struct AmountError(String);
 
 /// Unit suffixes, longest first, with the factor to base units as numerator and denominator.
-const UNITS: [(&str, i64, i64); 5] = [
-    ("ms", 1, 1000),
-    ("%", 1, 100),
-    ("s", 1, 1),
-    ("m", 60, 1),
-    ("h", 3600, 1),
-];
+const UNITS: [(&str, i64, i64); 5] = [("ms", 1, 1000), ("%", 1, 100), ("s", 1, 1), ("m", 60, 1), ("h", 3600, 1)];
 
 impl Amount {
     /// The value in base units: a share for `%`, seconds for times, the number itself otherwise.
@@ -44,25 +36,15 @@ impl FromStr for Amount {
         let (number, factor) = UNITS
             .iter()
             .find_map(|(unit, up, down)| {
-                text.strip_suffix(unit)
-                    .map(|n| (n, Decimal::from(*up) / Decimal::from(*down)))
+                text.strip_suffix(unit).map(|n| (n, Decimal::from(*up) / Decimal::from(*down)))
             })
             .unwrap_or((text, Decimal::ONE));
-        let plain = number
-            .trim_start_matches('-')
-            .chars()
-            .all(|c| c.is_ascii_digit() || c == '.');
+        let plain = number.trim_start_matches('-').chars().all(|c| c.is_ascii_digit() || c == '.');
         if !plain || number.is_empty() {
             return Err(error());
         }
-        let value = Decimal::from_str(number)
-            .map_err(|_| error())?
-            .checked_mul(factor)
-            .ok_or_else(error)?;
-        Ok(Self {
-            text: text.to_owned(),
-            value: value.normalize(),
-        })
+        let value = Decimal::from_str(number).map_err(|_| error())?.checked_mul(factor).ok_or_else(error)?;
+        Ok(Self { text: text.to_owned(), value: value.normalize() })
     }
 }
 
@@ -103,8 +85,8 @@ impl JsonSchema for Amount {
         json_schema!({
             "x-kubernetes-int-or-string": true,
             "nullable": false, // kube adds `true` to optional ones that do not say
-            "maxLength": 20,
-            "pattern": r"^-?[0-9]+(\.[0-9]+)?(%|ms|s|m|h)?$",
+            "maxLength": 24,
+            "pattern": r"^-?[0-9]{1,12}(\.[0-9]{1,9})?(%|ms|s|m|h)?$",
         })
     }
 
@@ -156,22 +138,13 @@ mod tests {
             "99999999999999999999999999999999h",
         ] {
             let error = text.parse::<Amount>().unwrap_err().to_string();
-            assert!(
-                error.contains("is not an amount: write a number"),
-                "{text}: {error}"
-            );
+            assert!(error.contains("is not an amount: write a number"), "{text}: {error}");
         }
     }
 
     #[test]
     fn whole_numbers_need_no_quotes_in_yaml() {
-        assert_eq!(
-            serde_json::from_str::<Amount>("0").unwrap().value(),
-            Decimal::ZERO
-        );
-        assert!(
-            serde_json::from_str::<Amount>("0.5").is_err(),
-            "a float is not exact: it must be quoted"
-        );
+        assert_eq!(serde_json::from_str::<Amount>("0").unwrap().value(), Decimal::ZERO);
+        assert!(serde_json::from_str::<Amount>("0.5").is_err(), "a float is not exact: it must be quoted");
     }
 }

@@ -15,12 +15,7 @@ pub const STALLED: &str = "Stalled";
 pub const RECONCILING: &str = "Reconciling";
 
 /// Sets a condition: keeps `lastTransitionTime` while the status stays, and the list sorted by type.
-pub fn set(
-    conditions: &mut Vec<Condition>,
-    new: (&str, bool, &str, &str),
-    generation: Option<i64>,
-    now: Timestamp,
-) {
+pub fn set(conditions: &mut Vec<Condition>, new: (&str, bool, &str, &str), generation: Option<i64>, now: Timestamp) {
     let (type_, status, reason, message) = new;
     let status = if status { "True" } else { "False" };
     let before = conditions.iter().find(|c| c.type_ == type_ && c.status == status);

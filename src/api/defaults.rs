@@ -33,23 +33,14 @@ pub fn basic_plan(gateway: bool) -> LaunchPlanSpec {
 fn basic_stage(traffic: i32) -> Stage {
     let calm = Duration::from_secs(if traffic == 0 { 10 } else { 60 });
     Stage {
-        name: if traffic == 0 {
-            "healthy".to_owned()
-        } else {
-            format!("share-{traffic}")
-        },
+        name: if traffic == 0 { "healthy".to_owned() } else { format!("share-{traffic}") },
         traffic,
         min_duration: None,
-        deadline: Some(Deadline {
-            after: Duration::from_hours(1).into(),
-            then: DeadlineOutcome::Rollback,
-        }),
+        deadline: Some(Deadline { after: Duration::from_hours(1).into(), then: DeadlineOutcome::Rollback }),
         gates: vec![Gate {
             name: "healthy".to_owned(),
             metric: None,
-            health: Some(HealthGate {
-                lasting: Some(calm.into()),
-            }),
+            health: Some(HealthGate { lasting: Some(calm.into()) }),
             on_fail: super::OnFail::Hold,
         }],
     }
@@ -57,17 +48,9 @@ fn basic_stage(traffic: i32) -> Stage {
 
 /// The health triggers that a plan has when it names no triggers.
 pub fn basic_triggers() -> Vec<Trigger> {
-    let condition = |condition| HealthTrigger {
-        restarts: None,
-        within: None,
-        condition: Some(condition),
-    };
+    let condition = |condition| HealthTrigger { restarts: None, within: None, condition: Some(condition) };
     let minutes = |n: u64| Some(Duration::from_mins(n));
-    let restarts = HealthTrigger {
-        restarts: Some(3),
-        within: minutes(5).map(Into::into),
-        condition: None,
-    };
+    let restarts = HealthTrigger { restarts: Some(3), within: minutes(5).map(Into::into), condition: None };
     [
         ("restarts", restarts, None),
         ("crash-loop", condition(PodCondition::CrashLoop), None),
@@ -87,61 +70,33 @@ pub fn basic_triggers() -> Vec<Trigger> {
 /// The standard metrics, on names that follow OpenTelemetry's GenAI conventions where these exist.
 /// The CEL rules of `AgentDeployment` list the same names; a test compares the two.
 pub fn standard_metrics() -> Vec<MetricDefinition> {
-    const RUN_SECONDS: &str =
-        r#"gen_ai_client_operation_duration_seconds{gen_ai_operation_name="invoke_agent"}"#;
-    const TOOL_CALLS: &str =
-        r#"gen_ai_client_operation_duration_seconds_count{gen_ai_operation_name="execute_tool"}"#;
-    const TOOL_ERRORS: &str = r#"gen_ai_client_operation_duration_seconds_count{gen_ai_operation_name="execute_tool",error_type!=""}"#;
+    const RUN_SECONDS: &str = r#"gen_ai_client_operation_duration_seconds{gen_ai_operation_name="invoke_agent"}"#;
+    const TOOL_CALLS: &str = r#"gen_ai_client_operation_duration_seconds_count{gen_ai_operation_name="execute_tool"}"#;
+    const TOOL_ERRORS: &str =
+        r#"gen_ai_client_operation_duration_seconds_count{gen_ai_operation_name="execute_tool",error_type!=""}"#;
     const RUNS: &str = "agent_runs_total";
     const SUCCESSES: &str = r#"agent_runs_total{outcome="success"}"#;
     vec![
         ratio("success_rate", Some(SUCCESSES), None, RUNS),
-        ratio(
-            "error_rate",
-            None,
-            Some(r#"agent_runs_total{outcome="error"}"#),
-            RUNS,
-        ),
+        ratio("error_rate", None, Some(r#"agent_runs_total{outcome="error"}"#), RUNS),
         quantile("latency_p95", RUN_SECONDS, "0.95"),
         ratio("tool_error_rate", None, Some(TOOL_ERRORS), TOOL_CALLS),
         MetricDefinition {
-            mean: Some(Mean {
-                sum: series("agent_cost_usd_total"),
-                count: series(SUCCESSES),
-            }),
+            mean: Some(Mean { sum: series("agent_cost_usd_total"), count: series(SUCCESSES) }),
             ..named("cost_per_success")
         },
         count("safety_blocks", "agent_safety_blocks_total"),
         count("policy_bypasses", "agent_policy_bypasses_total"),
-        count(
-            "unapproved_high_risk_actions",
-            "agent_unapproved_high_risk_actions_total",
-        ),
-        ratio(
-            "quarantine_rate",
-            None,
-            Some(r#"agent_outputs_total{decision="quarantine"}"#),
-            "agent_outputs_total",
-        ),
+        count("unapproved_high_risk_actions", "agent_unapproved_high_risk_actions_total"),
+        ratio("quarantine_rate", None, Some(r#"agent_outputs_total{decision="quarantine"}"#), "agent_outputs_total"),
         quantile("approval_wait_median", "agent_approval_wait_seconds", "0.5"),
-        gauge(
-            "approval_backlog_age",
-            "agent_approval_backlog_age_seconds",
-            Across::Max,
-        ),
+        gauge("approval_backlog_age", "agent_approval_backlog_age_seconds", Across::Max),
         gauge("runs_in_flight", "agent_runs_in_flight", Across::Sum),
     ]
 }
 
 fn named(name: &str) -> MetricDefinition {
-    MetricDefinition {
-        name: name.to_owned(),
-        ratio: None,
-        quantile: None,
-        mean: None,
-        count: None,
-        gauge: None,
-    }
+    MetricDefinition { name: name.to_owned(), ratio: None, quantile: None, mean: None, count: None, gauge: None }
 }
 
 fn series(text: &str) -> Series {
@@ -149,40 +104,18 @@ fn series(text: &str) -> Series {
 }
 
 fn ratio(name: &str, good: Option<&str>, bad: Option<&str>, total: &str) -> MetricDefinition {
-    let ratio = Ratio {
-        good: good.map(series),
-        bad: bad.map(series),
-        total: series(total),
-    };
-    MetricDefinition {
-        ratio: Some(ratio),
-        ..named(name)
-    }
+    let ratio = Ratio { good: good.map(series), bad: bad.map(series), total: series(total) };
+    MetricDefinition { ratio: Some(ratio), ..named(name) }
 }
 
 fn quantile(name: &str, histogram: &str, q: &str) -> MetricDefinition {
-    MetricDefinition {
-        quantile: Some(Quantile {
-            histogram: series(histogram),
-            q: q.to_owned(),
-        }),
-        ..named(name)
-    }
+    MetricDefinition { quantile: Some(Quantile { histogram: series(histogram), q: q.to_owned() }), ..named(name) }
 }
 
 fn count(name: &str, of: &str) -> MetricDefinition {
-    MetricDefinition {
-        count: Some(Count { series: series(of) }),
-        ..named(name)
-    }
+    MetricDefinition { count: Some(Count { series: series(of) }), ..named(name) }
 }
 
 fn gauge(name: &str, of: &str, across: Across) -> MetricDefinition {
-    MetricDefinition {
-        gauge: Some(Gauge {
-            series: series(of),
-            across,
-        }),
-        ..named(name)
-    }
+    MetricDefinition { gauge: Some(Gauge { series: series(of), across }), ..named(name) }
 }

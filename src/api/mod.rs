@@ -35,7 +35,7 @@ pub mod annotations {
     pub const LAUNCH: &str = "sluice.dev/launch";
     /// Hash of the revision that the decision is about.
     pub const REVISION: &str = "sluice.dev/decided-revision";
-    /// `RollBack`, or absent while a launch climbs.
+    /// How the launch ends, such as `RolledBack`; absent while it climbs.
     pub const DECISION: &str = "sluice.dev/decision";
     /// Why, as `Reason: message`.
     pub const REASON: &str = "sluice.dev/reason";
@@ -48,11 +48,16 @@ pub mod annotations {
 /// The first ten hexadecimal digits of a digest: long enough for the revisions of an agent, short enough for names.
 pub fn short_hex(digest: &[u8]) -> String {
     use std::fmt::Write as _;
-    digest
-        .iter()
-        .take(5)
-        .fold(String::with_capacity(10), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}"); // writing to a String cannot fail
-            text
-        })
+    digest.iter().take(5).fold(String::with_capacity(10), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}"); // writing to a String cannot fail
+        text
+    })
+}
+
+/// The text, cut at `limit` characters: status fields are bounded, and a long cause must not make a write fail.
+pub fn clip(text: &str, limit: usize) -> String {
+    if text.chars().count() <= limit {
+        return text.to_owned();
+    }
+    text.chars().take(limit.saturating_sub(1)).chain(['…']).collect()
 }

@@ -40,10 +40,7 @@ pub struct StageDefaults {
 #[serde(rename_all = "camelCase")]
 pub struct Stage {
     /// Name of the stage.
-    #[schemars(
-        length(min = 1, max = 63),
-        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
-    )]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
     /// Share of the traffic that the canary gets, in percent.
     #[schemars(range(min = 0, max = 100))]
@@ -91,10 +88,7 @@ pub enum DeadlineOutcome {
 #[x_kube(validation = Rule::new("has(self.metric) != has(self.health)").message("a gate is exactly one of metric, health: keep one"))]
 pub struct Gate {
     /// Name of the gate, unique in its stage.
-    #[schemars(
-        length(min = 1, max = 63),
-        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
-    )]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
     /// A metric must be within bounds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -208,10 +202,7 @@ pub struct HealthGate {
 #[x_kube(validation = Rule::new("has(self.metric) != has(self.health)").message("a trigger is exactly one of metric, health: keep one"))]
 pub struct Trigger {
     /// Name of the trigger.
-    #[schemars(
-        length(min = 1, max = 63),
-        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
-    )]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
     /// A metric is out of bounds.
     #[serde(default, skip_serializing_if = "Option::is_none")]

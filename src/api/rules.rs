@@ -101,15 +101,15 @@ pub(super) fn has_port() -> Rule {
         .field_path(".template")
 }
 
-/// Without a gateway there are no shares between 0 and 100.
+/// Without a gateway there are no shares: the agent's Service moves in one write, after the last stage.
 pub(super) fn shares_need_a_gateway() -> Rule {
     Rule::new(
         "has(self.traffic) && has(self.traffic.gateway) || !has(self.launch) || !has(self.launch.stages) \
-         || self.launch.stages.all(s, s.traffic == 0 || s.traffic == 100)",
+         || self.launch.stages.all(s, s.traffic == 0)",
     )
     .message(expression(concat!(
-        "self.launch.stages.map(s, s.traffic != 0 && s.traffic != 100",
-        r#", 'stage "%s" asks for %d %% of the traffic: without spec.traffic.gateway a share is 0 or 100; add the gateway or change the stage'"#,
+        "self.launch.stages.map(s, s.traffic != 0",
+        r#", 'stage "%s" asks for %d %% of the traffic: without spec.traffic.gateway the Service of the agent moves in one write after the last stage; add the gateway or set 0'"#,
         ".format([s.name, s.traffic]))[0]",
     )))
     .field_path(".launch")
@@ -164,14 +164,9 @@ pub(super) fn rates_need_a_floor() -> Rule {
 mod tests {
     #[test]
     fn the_rules_know_exactly_the_standard_metrics() {
-        let defined: Vec<_> = crate::api::standard_metrics()
-            .into_iter()
-            .map(|metric| metric.name)
-            .collect();
-        let listed: Vec<_> = standard!()
-            .split('\'')
-            .filter(|part| part.contains(|c: char| c.is_ascii_lowercase()))
-            .collect();
+        let defined: Vec<_> = crate::api::standard_metrics().into_iter().map(|metric| metric.name).collect();
+        let listed: Vec<_> =
+            standard!().split('\'').filter(|part| part.contains(|c: char| c.is_ascii_lowercase())).collect();
         assert_eq!(listed, defined);
     }
 
@@ -182,10 +177,7 @@ mod tests {
             .filter(|metric| metric.ratio.is_some())
             .map(|metric| metric.name)
             .collect();
-        assert_eq!(
-            shares,
-            ["success_rate", "error_rate", "tool_error_rate", "quarantine_rate"]
-        );
+        assert_eq!(shares, ["success_rate", "error_rate", "tool_error_rate", "quarantine_rate"]);
         for share in shares {
             assert!(no_floor!().contains(&format!("'{share}'")), "{share}");
         }

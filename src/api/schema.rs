@@ -72,9 +72,7 @@ fn strip_null_here(object: &mut Map<String, Value>) {
     let kept = |list: &Value| -> Option<Vec<Value>> {
         let null = |item: &Value| item.is_null() || item == "null" || *item == json!({"type": "null"});
         let list = list.as_array()?;
-        list.iter()
-            .any(null)
-            .then(|| list.iter().filter(|item| !null(item)).cloned().collect())
+        list.iter().any(null).then(|| list.iter().filter(|item| !null(item)).cloned().collect())
     };
     if let Some(types) = object.get("type").and_then(kept) {
         object.insert("type".to_owned(), types.first().cloned().unwrap_or_default());
@@ -82,11 +80,7 @@ fn strip_null_here(object: &mut Map<String, Value>) {
     if let Some(words) = object.get("enum").and_then(kept) {
         object.insert("enum".to_owned(), Value::Array(words));
     }
-    if let Some(Value::Object(only)) = object
-        .get("anyOf")
-        .and_then(kept)
-        .and_then(|mut kinds| kinds.pop())
-    {
+    if let Some(Value::Object(only)) = object.get("anyOf").and_then(kept).and_then(|mut kinds| kinds.pop()) {
         object.remove("anyOf");
         for (key, value) in only {
             object.entry(key).or_insert(value); // the field's own description wins

@@ -154,6 +154,10 @@ pub struct Launch {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub message: Option<String>,
+    /// The numbers that let the former stage be left: what justifies the weight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub justification: Option<String>,
     /// Index of the stage, from 0.
     pub stage: i32,
     /// Name of the stage.

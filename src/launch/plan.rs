@@ -6,8 +6,8 @@ use std::time::Duration;
 use rust_decimal::Decimal;
 
 use crate::api::{
-    self, AgentDeploymentSpec, Amount, DeadlineOutcome, GateBounds, GateRatioBounds, MetricDefinition,
-    OnFail, PodCondition, TriggerBounds, TriggerRatioBounds, WindowSpan, short_hex, span,
+    self, AgentDeploymentSpec, Amount, DeadlineOutcome, GateBounds, GateRatioBounds, MetricDefinition, OnFail,
+    PodCondition, TriggerBounds, TriggerRatioBounds, WindowSpan, short_hex, span,
 };
 
 /// How a launch is judged.
@@ -147,10 +147,7 @@ pub enum PlanError {
 
 /// Resolves the plan of an agent: defaults, metric definitions, hash.
 pub fn resolve(spec: &AgentDeploymentSpec) -> Result<Plan, PlanError> {
-    let gateway = spec
-        .traffic
-        .as_ref()
-        .is_some_and(|traffic| traffic.gateway.is_some());
+    let gateway = spec.traffic.as_ref().is_some_and(|traffic| traffic.gateway.is_some());
     let written = spec.launch.clone().unwrap_or_default();
     let basic = api::basic_plan(gateway);
     let metrics = definitions(spec);
@@ -158,54 +155,36 @@ pub fn resolve(spec: &AgentDeploymentSpec) -> Result<Plan, PlanError> {
     let stages = written.stages.or(basic.stages).unwrap_or_default();
     let triggers = written.triggers.or(basic.triggers).unwrap_or_default();
 
-    let stages = stages
-        .iter()
-        .map(|stage| resolve_stage(stage, &defaults, &metrics))
-        .collect::<Result<Vec<_>, _>>()?;
+    let stages = stages.iter().map(|stage| resolve_stage(stage, &defaults, &metrics)).collect::<Result<Vec<_>, _>>()?;
     if stages.is_empty() {
         return Err(PlanError::NoStages);
     }
     if let Some(pair) = stages.windows(2).find(|pair| pair[1].weight <= pair[0].weight) {
         return Err(PlanError::NotRising(pair[1].name.clone()));
     }
-    let triggers = triggers
-        .iter()
-        .map(|trigger| resolve_trigger(trigger, &metrics))
-        .collect::<Result<Vec<_>, _>>()?;
+    let triggers = triggers.iter().map(|trigger| resolve_trigger(trigger, &metrics)).collect::<Result<Vec<_>, _>>()?;
     let measured = spec.metrics.clone().unwrap_or_default();
     let plan = Plan {
         hash: String::new(),
         stages,
         triggers,
         interval: measured.interval.as_ref().map_or(api::DEFAULT_INTERVAL, span),
-        source: measured
-            .source_ref
-            .map_or_else(|| "default".to_owned(), |source| source.name),
+        source: measured.source_ref.map_or_else(|| "default".to_owned(), |source| source.name),
     };
-    Ok(Plan {
-        hash: hash(&plan),
-        ..plan
-    })
+    Ok(Plan { hash: hash(&plan), ..plan })
 }
 
 /// Hash of a resolved plan; 10 hexadecimal digits.
 fn hash(plan: &Plan) -> String {
     use sha2::{Digest, Sha256};
-    let text = format!(
-        "plan/v1 {:?} {:?} {:?} {:?}",
-        plan.stages, plan.triggers, plan.interval, plan.source
-    );
+    let text = format!("plan/v1 {:?} {:?} {:?} {:?}", plan.stages, plan.triggers, plan.interval, plan.source);
     short_hex(&Sha256::digest(text.as_bytes()))
 }
 
 /// The metrics an agent may name: the standard ones, overridden by its own.
 pub fn definitions(spec: &AgentDeploymentSpec) -> BTreeMap<String, MetricDefinition> {
     let own = spec.metrics.iter().flat_map(|metrics| metrics.define.clone());
-    api::standard_metrics()
-        .into_iter()
-        .chain(own)
-        .map(|metric| (metric.name.clone(), metric))
-        .collect()
+    api::standard_metrics().into_iter().chain(own).map(|metric| (metric.name.clone(), metric)).collect()
 }
 
 fn resolve_stage(
@@ -220,11 +199,7 @@ fn resolve_stage(
         min_duration: stage.min_duration.as_ref().map_or(Duration::ZERO, span),
         deadline: deadline.map_or(api::DEFAULT_DEADLINE, |deadline| span(&deadline.after)),
         then: deadline.map_or(DeadlineOutcome::Rollback, |deadline| deadline.then),
-        gates: stage
-            .gates
-            .iter()
-            .map(|gate| resolve_gate(&stage.name, gate, metrics))
-            .collect::<Result<_, _>>()?,
+        gates: stage.gates.iter().map(|gate| resolve_gate(&stage.name, gate, metrics)).collect::<Result<_, _>>()?,
     })
 }
 
@@ -240,35 +215,19 @@ fn resolve_gate(
             &metric.name,
             (metric.window, metric.min_samples),
             [
-                metric
-                    .value
-                    .as_ref()
-                    .map(|bounds| (Compare::Value, bounds.into())),
-                metric
-                    .ratio_to_stable
-                    .as_ref()
-                    .map(|bounds| (Compare::RatioToStable, bounds.into())),
-                metric
-                    .difference_from_stable
-                    .as_ref()
-                    .map(|bounds| (Compare::DifferenceFromStable, bounds.into())),
+                metric.value.as_ref().map(|bounds| (Compare::Value, bounds.into())),
+                metric.ratio_to_stable.as_ref().map(|bounds| (Compare::RatioToStable, bounds.into())),
+                metric.difference_from_stable.as_ref().map(|bounds| (Compare::DifferenceFromStable, bounds.into())),
             ],
             metrics,
         )?)),
         (None, Some(health)) => GateCheck::Health(health.lasting.as_ref().map_or(Duration::ZERO, span)),
         _ => return Err(PlanError::NotOne(place)),
     };
-    Ok(Gate {
-        name: gate.name.clone(),
-        check,
-        on_fail: gate.on_fail,
-    })
+    Ok(Gate { name: gate.name.clone(), check, on_fail: gate.on_fail })
 }
 
-fn resolve_trigger(
-    trigger: &api::Trigger,
-    metrics: &BTreeMap<String, MetricDefinition>,
-) -> Result<Trigger, PlanError> {
+fn resolve_trigger(trigger: &api::Trigger, metrics: &BTreeMap<String, MetricDefinition>) -> Result<Trigger, PlanError> {
     let place = format!("spec.launch.triggers[{}]", trigger.name);
     let check = match (&trigger.metric, &trigger.health) {
         (Some(metric), None) => TriggerCheck::Metric(Box::new(question(
@@ -276,18 +235,9 @@ fn resolve_trigger(
             &metric.name,
             (metric.window, metric.min_samples),
             [
-                metric
-                    .value
-                    .as_ref()
-                    .map(|bounds| (Compare::Value, bounds.into())),
-                metric
-                    .ratio_to_stable
-                    .as_ref()
-                    .map(|bounds| (Compare::RatioToStable, bounds.into())),
-                metric
-                    .difference_from_stable
-                    .as_ref()
-                    .map(|bounds| (Compare::DifferenceFromStable, bounds.into())),
+                metric.value.as_ref().map(|bounds| (Compare::Value, bounds.into())),
+                metric.ratio_to_stable.as_ref().map(|bounds| (Compare::RatioToStable, bounds.into())),
+                metric.difference_from_stable.as_ref().map(|bounds| (Compare::DifferenceFromStable, bounds.into())),
             ],
             metrics,
         )?)),
@@ -298,11 +248,7 @@ fn resolve_trigger(
         },
         _ => return Err(PlanError::NotOne(place)),
     };
-    Ok(Trigger {
-        name: trigger.name.clone(),
-        check,
-        lasting: trigger.lasting.as_ref().map_or(Duration::ZERO, span),
-    })
+    Ok(Trigger { name: trigger.name.clone(), check, lasting: trigger.lasting.as_ref().map_or(Duration::ZERO, span) })
 }
 
 fn question(
@@ -314,10 +260,7 @@ fn question(
 ) -> Result<Question, PlanError> {
     let metric = metrics
         .get(name)
-        .ok_or_else(|| PlanError::UnknownMetric {
-            place: place.to_owned(),
-            metric: name.to_owned(),
-        })?
+        .ok_or_else(|| PlanError::UnknownMetric { place: place.to_owned(), metric: name.to_owned() })?
         .clone();
     let mut given = comparisons.into_iter().flatten();
     let (Some((compare, bounds)), None) = (given.next(), given.next()) else {
@@ -325,13 +268,7 @@ fn question(
     };
     let instant = metric.count.is_some() || metric.gauge.is_some();
     let window = (!instant).then(|| window.map_or(api::DEFAULT_WINDOW, |span| span.0));
-    Ok(Question {
-        metric,
-        window,
-        min_samples: min_samples.unwrap_or(api::DEFAULT_MIN_SAMPLES),
-        compare,
-        bounds,
-    })
+    Ok(Question { metric, window, min_samples: min_samples.unwrap_or(api::DEFAULT_MIN_SAMPLES), compare, bounds })
 }
 
 fn value(amount: Option<&Amount>) -> Option<Decimal> {
@@ -340,11 +277,7 @@ fn value(amount: Option<&Amount>) -> Option<Decimal> {
 
 impl From<&GateBounds> for Bounds {
     fn from(bounds: &GateBounds) -> Self {
-        Self {
-            low: value(bounds.at_least.as_ref()),
-            high: value(bounds.at_most.as_ref()),
-            floor: None,
-        }
+        Self { low: value(bounds.at_least.as_ref()), high: value(bounds.at_most.as_ref()), floor: None }
     }
 }
 
@@ -360,11 +293,7 @@ impl From<&GateRatioBounds> for Bounds {
 
 impl From<&TriggerBounds> for Bounds {
     fn from(bounds: &TriggerBounds) -> Self {
-        Self {
-            low: value(bounds.below.as_ref()),
-            high: value(bounds.above.as_ref()),
-            floor: None,
-        }
+        Self { low: value(bounds.below.as_ref()), high: value(bounds.above.as_ref()), floor: None }
     }
 }
 
@@ -376,4 +305,20 @@ impl From<&TriggerRatioBounds> for Bounds {
             floor: value(bounds.floor.as_ref()),
         }
     }
+}
+
+/// The built-in plan alone, for an agent whose own plan cannot be understood.
+pub fn basic(spec: &AgentDeploymentSpec) -> Plan {
+    let gateway = spec.traffic.as_ref().is_some_and(|traffic| traffic.gateway.is_some());
+    let basic = api::basic_plan(gateway);
+    let none = BTreeMap::new();
+    let stages = basic.stages.iter().flatten();
+    let plan = Plan {
+        hash: String::new(),
+        stages: stages.filter_map(|s| resolve_stage(s, &api::StageDefaults::default(), &none).ok()).collect(),
+        triggers: basic.triggers.iter().flatten().filter_map(|t| resolve_trigger(t, &none).ok()).collect(),
+        interval: api::DEFAULT_INTERVAL,
+        source: "default".to_owned(),
+    };
+    Plan { hash: hash(&plan), ..plan }
 }

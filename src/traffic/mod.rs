@@ -1,1 +1,17 @@
-//! Who moves the weight.
+//! Who moves the weight: the agent's HTTPRoute (Gateway API), read and edited as plain values.
+//!
+//! Everything is pure: the shell fetches a route, edits it here, and replaces it guarded by its `resourceVersion`, because
+//! the lists of a route are atomic and cannot be owned in parts. What Sluice does not know of a route survives an edit.
+
+mod edit;
+mod mark;
+mod read;
+mod route;
+
+pub use edit::{render, same_base, with_base, with_shares};
+pub use mark::{Mark, decision, epoch};
+pub use read::{canary_share, read};
+pub use route::{BackendRef, HTTPRoute, HttpRouteRule, HttpRouteSpec, HttpRouteStatus, ParentReference, RouteParent};
+
+#[cfg(test)]
+mod tests;

@@ -93,27 +93,16 @@ impl Agent {
 
     /// How long no run has begun, been under way, or ended.
     pub(crate) fn quiet_for(&self) -> Duration {
-        if self.runs_in_flight() > 0 {
-            Duration::ZERO
-        } else {
-            lock(&self.last_activity).elapsed()
-        }
+        if self.runs_in_flight() > 0 { Duration::ZERO } else { lock(&self.last_activity).elapsed() }
     }
 
     /// Whether this was the last run before the crash that the configuration asks for.
     pub(crate) fn must_crash(&self) -> bool {
-        self.config
-            .faults
-            .crash_after
-            .is_some_and(|runs| self.ended.load(Ordering::SeqCst) >= runs)
+        self.config.faults.crash_after.is_some_and(|runs| self.ended.load(Ordering::SeqCst) >= runs)
     }
 
     pub(crate) fn metrics_page(&self) -> Result<String, std::fmt::Error> {
-        let backlog = lock(&self.approvals)
-            .values()
-            .map(Instant::elapsed)
-            .max()
-            .unwrap_or_default();
+        let backlog = lock(&self.approvals).values().map(Instant::elapsed).max().unwrap_or_default();
         self.metrics.page(backlog.as_secs_f64())
     }
 
@@ -127,44 +116,27 @@ impl Agent {
         let dice = Dice { seed: self.seed, run };
 
         // The model thinks for two thirds of the run, give or take a fifth; the tools share the rest.
-        let whole = self
-            .config
-            .faults
-            .latency
-            .mul_f64(0.8 + 0.4 * dice.share(Roll::Latency));
+        let whole = self.config.faults.latency.mul_f64(0.8 + 0.4 * dice.share(Roll::Latency));
         tokio::time::sleep(whole.mul_f64(0.66)).await;
         let fails = dice.share(Roll::Error) < self.config.faults.error_rate;
         let (outcome, tools, message) = if dice.share(Roll::Injection) < INJECTIONS {
             self.metrics.safety_blocked();
-            (
-                Outcome::success,
-                &[][..],
-                "refused: the customer's message tried to change my instructions".to_owned(),
-            )
+            (Outcome::success, &[][..], "refused: the customer's message tried to change my instructions".to_owned())
         } else {
             self.call_tool(whole.mul_f64(0.17), None).await;
             self.refund(run, whole.mul_f64(0.17), fails, &dice).await
         };
         if outcome == Outcome::success {
             let redacted = dice.share(Roll::Redaction) < REDACTIONS;
-            self.metrics.answered(if redacted {
-                Filtered::redact
-            } else {
-                Filtered::allow
-            });
+            self.metrics.answered(if redacted { Filtered::redact } else { Filtered::allow });
         }
 
         let micro_usd = 9_000.0 + (4_000.0 * dice.share(Roll::Cost)).round();
-        self.metrics
-            .run_ended(outcome, began.elapsed().as_secs_f64(), micro_usd / 1e6);
+        self.metrics.run_ended(outcome, began.elapsed().as_secs_f64(), micro_usd / 1e6);
         self.ended.fetch_add(1, Ordering::SeqCst);
         *lock(&self.last_activity) = Instant::now();
         let answer = Answer {
-            outcome: if outcome == Outcome::success {
-                "success"
-            } else {
-                "error"
-            },
+            outcome: if outcome == Outcome::success { "success" } else { "error" },
             who: self.identity.who.clone(),
             revision: self.identity.revision.clone(),
             run,
@@ -184,11 +156,7 @@ impl Agent {
     ) -> (Outcome, &'static [&'static str], String) {
         let order = 1_000 + run % 9_000;
         if !fails && dice.share(Roll::Lookup) < ONLY_LOOKUPS {
-            return (
-                Outcome::success,
-                &["orders.lookup"],
-                format!("order {order} is too old for a refund"),
-            );
+            return (Outcome::success, &["orders.lookup"], format!("order {order} is too old for a refund"));
         }
         let tools = &["orders.lookup", "stripe.refund"];
         if dice.share(Roll::Bypass) < self.config.faults.policy_bypass_rate {
@@ -199,11 +167,7 @@ impl Agent {
         let error = fails.then_some(ErrorType::invalid_arguments);
         self.call_tool(takes, error).await;
         if fails {
-            (
-                Outcome::error,
-                tools,
-                format!("stripe.refund refused the amount that I made up for order {order}"),
-            )
+            (Outcome::error, tools, format!("stripe.refund refused the amount that I made up for order {order}"))
         } else {
             (Outcome::success, tools, format!("order {order} is refunded"))
         }
@@ -283,9 +247,7 @@ mod tests {
 
     fn failures(error_rate: f64, runs: u64) -> usize {
         let seed = seed("refund-agent-7f3c91-abcde");
-        (1..=runs)
-            .filter(|&run| Dice { seed, run }.share(Roll::Error) < error_rate)
-            .count()
+        (1..=runs).filter(|&run| Dice { seed, run }.share(Roll::Error) < error_rate).count()
     }
 
     #[test]
@@ -306,17 +268,8 @@ mod tests {
     }
 
     fn agent(faults: Faults) -> Agent {
-        let identity = Identity {
-            who: "pod-a".to_owned(),
-            revision: "7f3c91".to_owned(),
-        };
-        Agent::new(
-            identity,
-            Config {
-                prompt: "Refund.".to_owned(),
-                faults,
-            },
-        )
+        let identity = Identity { who: "pod-a".to_owned(), revision: "7f3c91".to_owned() };
+        Agent::new(identity, Config { prompt: "Refund.".to_owned(), faults })
     }
 
     #[tokio::test(start_paused = true)]
@@ -334,27 +287,16 @@ mod tests {
             "agent_approval_backlog_age_seconds 0.0",
             "gen_ai_client_operation_duration_seconds_count{gen_ai_operation_name=\"invoke_agent\",error_type=\"\"} 50",
         ] {
-            assert!(
-                page.lines().any(|have| have == line),
-                "no line {line:?} in\n{page}"
-            );
+            assert!(page.lines().any(|have| have == line), "no line {line:?} in\n{page}");
         }
-        for absent in [
-            "agent_policy_bypasses",
-            "agent_unapproved_high_risk_actions",
-            "invalid_arguments",
-        ] {
+        for absent in ["agent_policy_bypasses", "agent_unapproved_high_risk_actions", "invalid_arguments"] {
             assert!(!page.contains(absent), "{absent} is in\n{page}");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn faults_reach_runs_and_metrics() {
-        let agent = agent(Faults {
-            error_rate: 1.0,
-            policy_bypass_rate: 1.0,
-            ..Faults::default()
-        });
+        let agent = agent(Faults { error_rate: 1.0, policy_bypass_rate: 1.0, ..Faults::default() });
         let (outcome, answer) = agent.run().await;
         assert_eq!((outcome, answer.outcome), (Outcome::error, "error"));
         assert_eq!(answer.tools, ["orders.lookup", "stripe.refund"]);
@@ -364,19 +306,13 @@ mod tests {
             "agent_policy_bypasses_total 1",
             "gen_ai_client_operation_duration_seconds_count{gen_ai_operation_name=\"execute_tool\",error_type=\"invalid_arguments\"} 1",
         ] {
-            assert!(
-                page.lines().any(|have| have == line),
-                "no line {line:?} in\n{page}"
-            );
+            assert!(page.lines().any(|have| have == line), "no line {line:?} in\n{page}");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_run_counts_as_under_way_until_it_ends() {
-        let agent = std::sync::Arc::new(agent(Faults {
-            latency: Duration::from_secs(10),
-            ..Faults::default()
-        }));
+        let agent = std::sync::Arc::new(agent(Faults { latency: Duration::from_secs(10), ..Faults::default() }));
         let run = tokio::spawn({
             let agent = agent.clone();
             async move { agent.run().await }

@@ -54,18 +54,8 @@ impl Default for Faults {
 
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            error_rate,
-            latency,
-            crash_after,
-            unready,
-            policy_bypass_rate,
-        } = self;
-        write!(
-            f,
-            "error_rate {error_rate}, latency_ms {}, crash_after ",
-            latency.as_millis()
-        )?;
+        let Self { error_rate, latency, crash_after, unready, policy_bypass_rate } = self;
+        write!(f, "error_rate {error_rate}, latency_ms {}, crash_after ", latency.as_millis())?;
         match crash_after {
             Some(runs) => write!(f, "{runs}")?,
             None => f.write_str("never")?,
@@ -116,10 +106,7 @@ fn read(file: &Path) -> Result<Option<String>, ConfigError> {
     match fs::read_to_string(file) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(ConfigError {
-            file: file.to_owned(),
-            problem: format!("could not be read: {error}"),
-        }),
+        Err(error) => Err(ConfigError { file: file.to_owned(), problem: format!("could not be read: {error}") }),
     }
 }
 
@@ -127,9 +114,7 @@ impl Faults {
     fn parse(text: &str) -> Result<Self, String> {
         let value: Value = serde_json::from_str(text).map_err(|error| format!("is not JSON: {error}"))?;
         let Value::Object(keys) = value else {
-            return Err(format!(
-                "must be an object such as {{\"error_rate\": 0.3}}, found {value}"
-            ));
+            return Err(format!("must be an object such as {{\"error_rate\": 0.3}}, found {value}"));
         };
         let mut faults = Self::default();
         for (key, value) in &keys {
@@ -139,9 +124,7 @@ impl Faults {
                 "latency_ms" => faults.latency = Duration::from_millis(whole(key, value)?),
                 "crash_after" => faults.crash_after = Some(whole(key, value)?),
                 "unready" => {
-                    faults.unready = value
-                        .as_bool()
-                        .ok_or_else(|| wrong(key, "must be true or false", value))?;
+                    faults.unready = value.as_bool().ok_or_else(|| wrong(key, "must be true or false", value))?;
                 }
                 _ => {
                     return Err(format!(
@@ -163,9 +146,7 @@ fn share(key: &str, value: &Value) -> Result<f64, String> {
 }
 
 fn whole(key: &str, value: &Value) -> Result<u64, String> {
-    value
-        .as_u64()
-        .ok_or_else(|| wrong(key, "must be a whole number, 0 or more", value))
+    value.as_u64().ok_or_else(|| wrong(key, "must be a whole number, 0 or more", value))
 }
 
 fn wrong(key: &str, rule: &str, value: &Value) -> String {
@@ -180,15 +161,13 @@ mod tests {
     fn what_is_not_written_is_healthy() {
         assert_eq!(Faults::parse("{}"), Ok(Faults::default()));
         let nowhere = Config::load(Path::new("/nonexistent")).unwrap();
-        assert_eq!(
-            (nowhere.prompt_title(), nowhere.faults),
-            (DEFAULT_PROMPT, Faults::default())
-        );
+        assert_eq!((nowhere.prompt_title(), nowhere.faults), (DEFAULT_PROMPT, Faults::default()));
     }
 
     #[test]
     fn every_fault_is_read() {
-        let text = r#"{"error_rate": 0.3, "latency_ms": 250, "crash_after": 7, "unready": true, "policy_bypass_rate": 1}"#;
+        let text =
+            r#"{"error_rate": 0.3, "latency_ms": 250, "crash_after": 7, "unready": true, "policy_bypass_rate": 1}"#;
         assert_eq!(
             Faults::parse(text),
             Ok(Faults {
@@ -204,30 +183,12 @@ mod tests {
     #[test]
     fn a_fault_that_is_not_understood_is_refused_by_name() {
         for (text, message) in [
-            (
-                r#"{"error_rate": "30%"}"#,
-                r#"error_rate: must be a share from 0 to 1, found "30%""#,
-            ),
-            (
-                r#"{"error_rate": 30}"#,
-                "error_rate: must be a share from 0 to 1, found 30",
-            ),
-            (
-                r#"{"policy_bypass_rate": -0.1}"#,
-                "policy_bypass_rate: must be a share from 0 to 1, found -0.1",
-            ),
-            (
-                r#"{"latency_ms": 1.5}"#,
-                "latency_ms: must be a whole number, 0 or more, found 1.5",
-            ),
-            (
-                r#"{"crash_after": null}"#,
-                "crash_after: must be a whole number, 0 or more, found null",
-            ),
-            (
-                r#"{"unready": "yes"}"#,
-                r#"unready: must be true or false, found "yes""#,
-            ),
+            (r#"{"error_rate": "30%"}"#, r#"error_rate: must be a share from 0 to 1, found "30%""#),
+            (r#"{"error_rate": 30}"#, "error_rate: must be a share from 0 to 1, found 30"),
+            (r#"{"policy_bypass_rate": -0.1}"#, "policy_bypass_rate: must be a share from 0 to 1, found -0.1"),
+            (r#"{"latency_ms": 1.5}"#, "latency_ms: must be a whole number, 0 or more, found 1.5"),
+            (r#"{"crash_after": null}"#, "crash_after: must be a whole number, 0 or more, found null"),
+            (r#"{"unready": "yes"}"#, r#"unready: must be true or false, found "yes""#),
             ("[]", r#"must be an object such as {"error_rate": 0.3}, found []"#),
         ] {
             assert_eq!(Faults::parse(text), Err(message.to_owned()), "{text}");

@@ -37,11 +37,7 @@ async fn run(State(agent): State<Arc<Agent>>, _body: Bytes) -> Response {
     let answer = match run.await {
         Ok((Outcome::success, answer)) => (StatusCode::OK, Json(answer)).into_response(),
         Ok((Outcome::error, answer)) => (StatusCode::INTERNAL_SERVER_ERROR, Json(answer)).into_response(),
-        Err(error) => (
-            StatusCode::INTERNAL_SERVER_ERROR,
-            format!("the run died: {error}\n"),
-        )
-            .into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("the run died: {error}\n")).into_response(),
     };
     if agent.must_crash() {
         tokio::spawn(crash());
@@ -69,11 +65,9 @@ async fn metrics(State(agent): State<Arc<Agent>>) -> Response {
     const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     match agent.metrics_page() {
         Ok(page) => ([(header::CONTENT_TYPE, OPENMETRICS)], page).into_response(),
-        Err(error) => (
-            StatusCode::INTERNAL_SERVER_ERROR,
-            format!("could not write metrics: {error}\n"),
-        )
-            .into_response(),
+        Err(error) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, format!("could not write metrics: {error}\n")).into_response()
+        }
     }
 }
 
@@ -83,9 +77,7 @@ async fn sign(State(agent): State<Arc<Agent>>, mut response: Response) -> Respon
         response.headers_mut().insert(REVISION, revision);
     }
     if agent.is_draining() {
-        response
-            .headers_mut()
-            .insert(header::CONNECTION, HeaderValue::from_static("close"));
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }

@@ -50,15 +50,11 @@ async fn serve() -> Result<(), String> {
         return Err("crash_after is 0 in faults.json: exiting at start, as asked".to_owned());
     }
     // Before the socket: a SIGTERM that comes at once must find its handler.
-    let terminate =
-        signal(SignalKind::terminate()).map_err(|error| format!("could not watch SIGTERM: {error}"))?;
+    let terminate = signal(SignalKind::terminate()).map_err(|error| format!("could not watch SIGTERM: {error}"))?;
     let address = std::env::var("AGENT_LISTEN").unwrap_or_else(|_| "0.0.0.0:8080".to_owned());
-    let listener = TcpListener::bind(&address)
-        .await
-        .map_err(|error| format!("could not listen on {address}: {error}"))?;
-    let bound = listener
-        .local_addr()
-        .map_err(|error| format!("could not read the listening address: {error}"))?;
+    let listener =
+        TcpListener::bind(&address).await.map_err(|error| format!("could not listen on {address}: {error}"))?;
+    let bound = listener.local_addr().map_err(|error| format!("could not read the listening address: {error}"))?;
 
     let agent = Arc::new(Agent::new(Identity::from_env(), config));
     println!(
@@ -90,10 +86,7 @@ async fn drained(agent: Arc<Agent>, mut terminate: Signal) {
     }
     let asked = Instant::now();
     agent.drain();
-    println!(
-        "refund-agent: SIGTERM: {} runs under way; serving on until they are done",
-        agent.runs_in_flight()
-    );
+    println!("refund-agent: SIGTERM: {} runs under way; serving on until they are done", agent.runs_in_flight());
     while asked.elapsed() < DRAIN_AT_MOST {
         if asked.elapsed() >= DRAIN_AT_LEAST && agent.quiet_for() >= DRAIN_QUIET {
             break;

@@ -121,37 +121,17 @@ impl Metrics {
             "How long runs and tool calls took",
             self.duration.clone(),
         );
-        to.register(
-            "agent_cost_usd",
-            "What the runs cost, in US dollars",
-            self.cost.clone(),
-        );
-        to.register(
-            "agent_safety_blocks",
-            "Requests that the safety filter refused",
-            self.safety_blocks.clone(),
-        );
-        to.register(
-            "agent_policy_bypasses",
-            "Refunds made without asking the policy",
-            self.policy_bypasses.clone(),
-        );
+        to.register("agent_cost_usd", "What the runs cost, in US dollars", self.cost.clone());
+        to.register("agent_safety_blocks", "Requests that the safety filter refused", self.safety_blocks.clone());
+        to.register("agent_policy_bypasses", "Refunds made without asking the policy", self.policy_bypasses.clone());
         to.register(
             "agent_unapproved_high_risk_actions",
             "High-risk actions that ran without the approval they needed",
             // Registered for the contract; this agent asks before every high-risk action, so no series appears.
             Rare::default(),
         );
-        to.register(
-            "agent_outputs",
-            "Answers, by what the output filter decided",
-            self.outputs.clone(),
-        );
-        to.register(
-            "agent_approval_wait_seconds",
-            "How long runs waited for an approval",
-            self.approval_wait.clone(),
-        );
+        to.register("agent_outputs", "Answers, by what the output filter decided", self.outputs.clone());
+        to.register("agent_approval_wait_seconds", "How long runs waited for an approval", self.approval_wait.clone());
         to.register(
             "agent_approval_backlog_age_seconds",
             "Age of the oldest approval that is still waited for",
@@ -169,18 +149,12 @@ impl Metrics {
         self.in_flight.dec();
         self.runs.get_or_create(&ByOutcome { outcome }).inc();
         self.cost.inc_by(cost_usd);
-        let run = ByOperation {
-            gen_ai_operation_name: Operation::invoke_agent,
-            error_type: None,
-        };
+        let run = ByOperation { gen_ai_operation_name: Operation::invoke_agent, error_type: None };
         self.duration.get_or_create(&run).observe(seconds);
     }
 
     pub(crate) fn tool_called(&self, error_type: Option<ErrorType>, seconds: f64) {
-        let call = ByOperation {
-            gen_ai_operation_name: Operation::execute_tool,
-            error_type,
-        };
+        let call = ByOperation { gen_ai_operation_name: Operation::execute_tool, error_type };
         self.duration.get_or_create(&call).observe(seconds);
     }
 
@@ -209,7 +183,5 @@ impl Metrics {
     }
 }
 
-const BUCKETS: [f64; 14] = [
-    0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-];
+const BUCKETS: [f64; 14] = [0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const APPROVAL_BUCKETS: [f64; 8] = [0.001, 0.005, 0.025, 0.1, 1.0, 60.0, 900.0, 3600.0];

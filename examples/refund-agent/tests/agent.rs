@@ -28,8 +28,7 @@ impl Drop for Running {
 }
 
 fn command(name: &str, faults: Option<&str>) -> Command {
-    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
-        .join(format!("refund-agent-{}-{name}", std::process::id()));
+    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("refund-agent-{}-{name}", std::process::id()));
     fs::create_dir_all(&dir).unwrap();
     fs::write(dir.join("prompt.txt"), "Refund exactly what the order cost.\n").unwrap();
     if let Some(faults) = faults {
@@ -48,14 +47,7 @@ fn start(name: &str, faults: Option<&str>) -> Running {
     let mut child = command(name, faults).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let first = lines.next().unwrap().unwrap();
-    let address = first
-        .split("listens on ")
-        .nth(1)
-        .unwrap()
-        .split(';')
-        .next()
-        .unwrap()
-        .to_owned();
+    let address = first.split("listens on ").nth(1).unwrap().split(';').next().unwrap().to_owned();
     // The rest of its output must not fill the pipe.
     std::thread::spawn(move || lines.for_each(drop));
     Running { child, address }
@@ -80,11 +72,7 @@ fn send(stream: &mut TcpStream, method: &str, path: &str, connection: &str) {
 }
 
 fn terminate(agent: &Running) {
-    let status = Command::new("kill")
-        .arg("-TERM")
-        .arg(agent.child.id().to_string())
-        .status()
-        .unwrap();
+    let status = Command::new("kill").arg("-TERM").arg(agent.child.id().to_string()).status().unwrap();
     assert!(status.success());
 }
 
@@ -105,12 +93,9 @@ fn a_run_answers_who_it_is_and_what_it_cost() {
     for method in ["GET", "POST"] {
         let (status, answer) = ask(&agent.address, method, "/run");
         assert_eq!(status, 200, "{answer}");
-        for part in [
-            "x-agent-revision: 7f3c91",
-            r#""outcome":"success""#,
-            r#""who":"refund-agent-7f3c91-x""#,
-            "cost_usd",
-        ] {
+        for part in
+            ["x-agent-revision: 7f3c91", r#""outcome":"success""#, r#""who":"refund-agent-7f3c91-x""#, "cost_usd"]
+        {
             assert!(answer.contains(part), "no {part} in {answer}");
         }
     }
@@ -126,10 +111,7 @@ fn a_bad_prompt_fails_runs_and_not_probes() {
     let agent = start("errors", Some(r#"{"error_rate": 1}"#));
     let (status, answer) = ask(&agent.address, "POST", "/run");
     assert_eq!(status, 500);
-    assert!(
-        answer.contains("x-agent-revision: 7f3c91") && answer.contains(r#""outcome":"error""#),
-        "{answer}"
-    );
+    assert!(answer.contains("x-agent-revision: 7f3c91") && answer.contains(r#""outcome":"error""#), "{answer}");
     assert_eq!(ask(&agent.address, "GET", "/healthz").0, 200);
     assert_eq!(ask(&agent.address, "GET", "/readyz").0, 200);
 }
@@ -149,27 +131,17 @@ fn it_crashes_after_as_many_runs_as_asked_or_at_start() {
     assert_eq!(ask(&agent.address, "GET", "/run").0, 200);
     assert_eq!(exit_code(&mut agent), Some(1));
 
-    let output = command("crash-at-start", Some(r#"{"crash_after": 0}"#))
-        .output()
-        .unwrap();
+    let output = command("crash-at-start", Some(r#"{"crash_after": 0}"#)).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(
-        String::from_utf8_lossy(&output.stderr).contains("crash_after is 0"),
-        "{output:?}"
-    );
+    assert!(String::from_utf8_lossy(&output.stderr).contains("crash_after is 0"), "{output:?}");
 }
 
 #[test]
 fn malformed_faults_end_the_start_and_name_the_key() {
-    let output = command("malformed", Some(r#"{"error_rate": "lots"}"#))
-        .output()
-        .unwrap();
+    let output = command("malformed", Some(r#"{"error_rate": "lots"}"#)).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let message = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        message.contains(r#"faults.json: error_rate: must be a share from 0 to 1, found "lots""#),
-        "{message}"
-    );
+    assert!(message.contains(r#"faults.json: error_rate: must be a share from 0 to 1, found "lots""#), "{message}");
 }
 
 #[test]
@@ -193,23 +165,13 @@ fn sigterm_lets_runs_finish_and_serves_latecomers() {
     send(&mut latecomer, "GET", "/healthz", "keep-alive");
     let mut answer = String::new();
     latecomer.read_to_string(&mut answer).unwrap();
-    assert!(
-        answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"),
-        "{answer}"
-    );
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"), "{answer}");
 
     let mut answer = String::new();
     under_way.read_to_string(&mut answer).unwrap();
-    assert!(
-        answer.starts_with("HTTP/1.1 200") && answer.contains(r#""outcome":"success""#),
-        "{answer}"
-    );
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains(r#""outcome":"success""#), "{answer}");
     // The idle connection is closed in good order: an end of file, no reset.
     assert_eq!(idle.read(&mut buffer).unwrap(), 0);
     assert_eq!(exit_code(&mut agent), Some(0));
-    assert!(
-        asked.elapsed() >= Duration::from_secs(3),
-        "stopped after {:?}",
-        asked.elapsed()
-    );
+    assert!(asked.elapsed() >= Duration::from_secs(3), "stopped after {:?}", asked.elapsed());
 }

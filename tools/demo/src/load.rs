@@ -124,11 +124,7 @@ impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let connection = if self.fresh { "fresh" } else { "kept" };
         write!(f, "{:.3} {} on a {connection} connection", self.at, self.cause)?;
-        if self.detail.is_empty() {
-            Ok(())
-        } else {
-            write!(f, ": {}", self.detail)
-        }
+        if self.detail.is_empty() { Ok(()) } else { write!(f, ": {}", self.detail) }
     }
 }
 
@@ -251,13 +247,7 @@ impl Snapshot {
             End::Lost { cause, detail } => {
                 self.lost += 1;
                 if self.losses.len() < LOSSES_KEPT {
-                    self.losses.push(Lost {
-                        sent,
-                        at,
-                        cause,
-                        fresh,
-                        detail,
-                    });
+                    self.losses.push(Lost { sent, at, cause, fresh, detail });
                 }
             }
         }
@@ -358,6 +348,19 @@ async fn request(target: Arc<Target>, state: Arc<Mutex<Snapshot>>, number: u64) 
     lock(&state).record(sent, began.elapsed(), fresh, end);
 }
 
+/// Sends one request on a connection of its own, and says which revision answered it well. Counted nowhere.
+///
+/// # Errors
+/// There was no good answer by the agent.
+pub async fn probe(config: &Config) -> anyhow::Result<String> {
+    let target = Target::new(config)?;
+    match target.ask(&target.fresh).await? {
+        End::Answered { revision, ok: true } => Ok(revision),
+        End::Answered { revision, ok: false } => anyhow::bail!("revision {revision} answered with an error"),
+        End::Lost { cause, detail } => anyhow::bail!("{cause}: {detail}"),
+    }
+}
+
 /// Where requests go, and the connections they go on.
 struct Target {
     url: Url,
@@ -371,11 +374,7 @@ impl Target {
     fn new(config: &Config) -> anyhow::Result<Self> {
         let url = Url::parse(&config.url).with_context(|| format!("load: {:?} is not a URL", config.url))?;
         anyhow::ensure!(url.scheme() == "http", "load: {url} is not plain http");
-        anyhow::ensure!(
-            (1..=1_000).contains(&config.rate),
-            "load: a rate of {} per second",
-            config.rate
-        );
+        anyhow::ensure!((1..=1_000).contains(&config.rate), "load: a rate of {} per second", config.rate);
         anyhow::ensure!(config.kept_connections > 0, "load: no kept connection to send on");
         let host = config
             .host
@@ -383,16 +382,8 @@ impl Target {
             .map(header::HeaderValue::from_str)
             .transpose()
             .context("load: the host cannot be a header")?;
-        let kept = (0..config.kept_connections)
-            .map(|_| client(config, 1))
-            .collect::<Result<_, _>>()?;
-        Ok(Self {
-            url,
-            host,
-            kept,
-            fresh: client(config, 0)?,
-            fresh_every: config.fresh_every,
-        })
+        let kept = (0..config.kept_connections).map(|_| client(config, 1)).collect::<Result<_, _>>()?;
+        Ok(Self { url, host, kept, fresh: client(config, 0)?, fresh_every: config.fresh_every })
     }
 
     fn client(&self, number: u64) -> (&Client, bool) {
@@ -410,17 +401,12 @@ impl Target {
         }
         let answer = request.send().await?;
         let status = answer.status();
-        let revision = answer
-            .headers()
-            .get(REVISION_HEADER)
-            .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        let revision =
+            answer.headers().get(REVISION_HEADER).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
         // Half an answer is none.
         let body = answer.bytes().await?;
         Ok(match revision {
-            Some(revision) => End::Answered {
-                revision,
-                ok: status.is_success(),
-            },
+            Some(revision) => End::Answered { revision, ok: status.is_success() },
             None => not_the_agent(status, &body),
         })
     }
@@ -428,10 +414,7 @@ impl Target {
 
 fn not_the_agent(status: StatusCode, body: &[u8]) -> End {
     let detail = String::from_utf8_lossy(body).trim().chars().take(80).collect();
-    End::Lost {
-        cause: Cause::NotTheAgent(status.as_u16()),
-        detail,
-    }
+    End::Lost { cause: Cause::NotTheAgent(status.as_u16()), detail }
 }
 
 /// A client of its own has a pool of its own: `idle` kept connections (0: each request opens and closes one).
@@ -518,11 +501,8 @@ mod tests {
             requests: Arc::default(),
             hosts: Arc::default(),
         };
-        let (connections, requests, hosts) = (
-            server.connections.clone(),
-            server.requests.clone(),
-            server.hosts.clone(),
-        );
+        let (connections, requests, hosts) =
+            (server.connections.clone(), server.requests.clone(), server.hosts.clone());
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
@@ -541,17 +521,13 @@ mod tests {
     ) {
         while let Some(head) = head(&mut stream).await {
             let number = requests.fetch_add(1, Ordering::SeqCst);
-            let host = head
-                .lines()
-                .find_map(|line| line.strip_prefix("host: "))
-                .unwrap()
-                .to_owned();
+            let host = head.lines().find_map(|line| line.strip_prefix("host: ")).unwrap().to_owned();
             hosts.lock().unwrap().push(host);
             match acts[number.min(acts.len() - 1)] {
                 Act::Say(answer) => stream.write_all(answer.as_bytes()).await.unwrap(),
                 Act::SayAndClose(answer) => return stream.write_all(answer.as_bytes()).await.unwrap(),
                 Act::Reset => return stream.set_zero_linger().unwrap(),
-                Act::Hang => tokio::time::sleep(Duration::from_secs(60)).await,
+                Act::Hang => tokio::time::sleep(Duration::from_mins(1)).await,
             }
         }
     }
@@ -566,11 +542,7 @@ mod tests {
     }
 
     fn config(server: &Server) -> Config {
-        Config {
-            rate: 200,
-            timeout: Duration::from_millis(300),
-            ..Config::new(&server.url)
-        }
+        Config { rate: 200, timeout: Duration::from_millis(300), ..Config::new(&server.url) }
     }
 
     async fn until(load: &Load, enough: impl Fn(&Snapshot) -> bool) {
@@ -588,73 +560,34 @@ mod tests {
         until(&load, |now| now.sent >= requests).await;
         let snapshot = load.stop().await;
         let accounted = snapshot.answered() + snapshot.lost;
-        assert_eq!(
-            (snapshot.in_flight, snapshot.sent),
-            (0, accounted),
-            "{snapshot:?}"
-        );
+        assert_eq!((snapshot.in_flight, snapshot.sent), (0, accounted), "{snapshot:?}");
         snapshot
     }
 
     #[tokio::test]
     async fn answers_are_counted_by_revision_and_outcome() {
-        const ACTS: &[Act] = &[
-            Act::Say(TEAL),
-            Act::Say(OCHRE_ERROR),
-            Act::Say(OCHRE_ERROR),
-            Act::Say(TEAL),
-        ];
+        const ACTS: &[Act] = &[Act::Say(TEAL), Act::Say(OCHRE_ERROR), Act::Say(OCHRE_ERROR), Act::Say(TEAL)];
         let server = serve(ACTS).await;
-        let snapshot = finished(&config(&server).host("refunds.example"), 20).await;
+        // Slowly, so that the answers come in the order of the requests.
+        let config = Config { rate: 50, ..Config::new(&server.url) }.host("refunds.example");
+        let snapshot = finished(&config, 20).await;
         assert_eq!((snapshot.lost, snapshot.errors()), (0, 2), "{snapshot:?}");
         let (teal, ochre) = (&snapshot.revisions["teal"], &snapshot.revisions["ochre"]);
-        assert_eq!(
-            (teal.ok, teal.errors, teal.first_error),
-            (snapshot.sent - 2, 0, None)
-        );
+        assert_eq!((teal.ok, teal.errors, teal.first_error), (snapshot.sent - 2, 0, None));
         assert_eq!((ochre.ok, ochre.errors), (0, 2));
-        assert_eq!(
-            (ochre.first_error, ochre.last_error),
-            (Some(ochre.first), Some(ochre.last))
-        );
-        assert!(
-            snapshot.started < teal.first && teal.first < ochre.first && ochre.last < teal.last,
-            "{snapshot:?}"
-        );
-        assert!(
-            server
-                .hosts
-                .lock()
-                .unwrap()
-                .iter()
-                .all(|host| host == "refunds.example")
-        );
+        assert_eq!((ochre.first_error, ochre.last_error), (Some(ochre.first), Some(ochre.last)));
+        assert!(snapshot.started < teal.first && teal.first < ochre.first && ochre.last < teal.last, "{snapshot:?}");
+        assert!(server.hosts.lock().unwrap().iter().all(|host| host == "refunds.example"));
     }
 
     async fn lost_as(acts: &'static [Act], cause: Cause) -> Snapshot {
         let server = serve(acts).await;
         let snapshot = finished(&config(&server), 5).await;
-        assert_eq!(
-            (snapshot.lost, snapshot.answered()),
-            (snapshot.sent, 0),
-            "{snapshot:?}"
-        );
-        assert_eq!(
-            snapshot.losses_by_cause(),
-            BTreeMap::from([(cause, snapshot.sent)]),
-            "{snapshot:?}"
-        );
-        assert!(
-            snapshot
-                .losses
-                .iter()
-                .all(|lost| snapshot.started <= lost.sent && lost.sent <= lost.at)
-        );
+        assert_eq!((snapshot.lost, snapshot.answered()), (snapshot.sent, 0), "{snapshot:?}");
+        assert_eq!(snapshot.losses_by_cause(), BTreeMap::from([(cause, snapshot.sent)]), "{snapshot:?}");
+        assert!(snapshot.losses.iter().all(|lost| snapshot.started <= lost.sent && lost.sent <= lost.at));
         // No retries: the server saw each request once.
-        assert_eq!(
-            u64::try_from(server.requests.load(Ordering::SeqCst)).unwrap(),
-            snapshot.sent
-        );
+        assert_eq!(u64::try_from(server.requests.load(Ordering::SeqCst)).unwrap(), snapshot.sent);
         snapshot
     }
 
@@ -696,57 +629,30 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/run", listener.local_addr().unwrap());
         drop(listener);
-        let snapshot = finished(
-            &Config {
-                rate: 200,
-                ..Config::new(url)
-            },
-            5,
-        )
-        .await;
-        assert_eq!(
-            snapshot.losses_by_cause(),
-            BTreeMap::from([(Cause::Connect, snapshot.sent)])
-        );
+        let snapshot = finished(&Config { rate: 200, ..Config::new(url) }, 5).await;
+        assert_eq!(snapshot.losses_by_cause(), BTreeMap::from([(Cause::Connect, snapshot.sent)]));
     }
 
     #[tokio::test]
     async fn one_reset_among_good_answers_is_one_loss() {
         let server = serve(&[Act::Say(TEAL), Act::Say(TEAL), Act::Reset, Act::Say(TEAL)]).await;
         let snapshot = finished(&config(&server), 20).await;
-        assert_eq!(
-            (snapshot.lost, snapshot.answered()),
-            (1, snapshot.sent - 1),
-            "{snapshot:?}"
-        );
+        assert_eq!((snapshot.lost, snapshot.answered()), (1, snapshot.sent - 1), "{snapshot:?}");
     }
 
     #[tokio::test]
     async fn connections_are_kept_and_fresh_as_asked() {
         let server = serve(&[Act::Say(TEAL)]).await;
-        let config = Config {
-            rate: 50,
-            kept_connections: 2,
-            fresh_every: 5,
-            ..Config::new(&server.url)
-        };
+        let config = Config { rate: 50, kept_connections: 2, fresh_every: 5, ..Config::new(&server.url) };
         let snapshot = finished(&config, 20).await;
         let fresh = usize::try_from(snapshot.sent / 5).unwrap();
-        assert_eq!(
-            server.connections.load(Ordering::SeqCst),
-            2 + fresh,
-            "{snapshot:?}"
-        );
+        assert_eq!(server.connections.load(Ordering::SeqCst), 2 + fresh, "{snapshot:?}");
     }
 
     #[tokio::test]
     async fn slow_answers_do_not_slow_the_load_down() {
         let server = serve(&[Act::Hang]).await;
-        let load = Load::start(&Config {
-            rate: 100,
-            ..Config::new(&server.url)
-        })
-        .unwrap();
+        let load = Load::start(&Config { rate: 100, ..Config::new(&server.url) }).unwrap();
         until(&load, |now| now.in_flight >= 30).await;
         assert!(load.snapshot().answered() + load.snapshot().lost == 0);
     }
@@ -754,13 +660,19 @@ mod tests {
     #[tokio::test]
     async fn too_many_under_way_are_skipped_and_counted() {
         let server = serve(&[Act::Hang]).await;
-        let load = Load::start(&Config {
-            max_in_flight: 3,
-            ..config(&server)
-        })
-        .unwrap();
+        let load = Load::start(&Config { max_in_flight: 3, ..config(&server) }).unwrap();
         until(&load, |now| now.skipped >= 3).await;
         assert!(load.snapshot().in_flight <= 3);
+    }
+
+    #[tokio::test]
+    async fn a_probe_says_who_answered_well() {
+        let server = serve(&[Act::Say(TEAL), Act::Say(OCHRE_ERROR), Act::Say(GATEWAY)]).await;
+        let config = config(&server);
+        assert_eq!(probe(&config).await.unwrap(), "teal");
+        assert_eq!(probe(&config).await.unwrap_err().to_string(), "revision ochre answered with an error");
+        let gateway = probe(&config).await.unwrap_err().to_string();
+        assert_eq!(gateway, "answered 503 by a gateway, not the agent: no available server");
     }
 
     #[tokio::test]
@@ -768,13 +680,7 @@ mod tests {
         for (config, message) in [
             (Config::new("refunds"), "is not a URL"),
             (Config::new("https://refunds.example"), "is not plain http"),
-            (
-                Config {
-                    rate: 0,
-                    ..Config::new("http://127.0.0.1")
-                },
-                "a rate of 0",
-            ),
+            (Config { rate: 0, ..Config::new("http://127.0.0.1") }, "a rate of 0"),
             (Config::new("http://127.0.0.1").host("a\nb"), "cannot be a header"),
         ] {
             let error = Load::start(&config).unwrap_err().to_string();

@@ -1,0 +1,138 @@
+# Every task of a developer and of CI. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+CLUSTER := $(CURDIR)/.cluster/bin/cluster
+IMAGES := $(CURDIR)/.cluster/images
+IMAGE_TARS := $(IMAGES)/sluice.tar $(IMAGES)/refund-agent.tar
+MUSL := $(shell uname -m)-unknown-linux-musl
+MUSL_BIN := $(or $(CARGO_TARGET_DIR),target)/$(MUSL)/release
+CRD := crds/agentdeployments.yaml
+CHART_CRDS := charts/sluice/crds
+TEST_CLUSTER ?= test
+
+# ring's C code, compiled for the static binaries
+export CC_$(subst -,_,$(MUSL)) := musl-gcc
+
+# Only a KUBECONFIG on make's command line counts: one that happens to be exported may be production.
+ifeq ($(origin KUBECONFIG),command line)
+DEMO_CLUSTER := given
+else
+unexport KUBECONFIG
+endif
+
+# $(call timed,NAME,COMMANDS): run the commands, say how long they took
+timed = echo "== $(1)"; start=$$(date +%s); $(2); echo "== $(1): $$(($$(date +%s) - start)) s"
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
+
+# ---- what the machine needs
+
+.PHONY: deps
+deps: cluster-tool ## install what is missing: Debian packages, Rust's static target
+	@$(CLUSTER) deps
+	@test -d "$$(rustc --print target-libdir --target $(MUSL))" || rustup target add $(MUSL)
+
+.PHONY: cluster-tool
+cluster-tool:
+	@command -v go >/dev/null || { echo "Go is not in PATH: the local cluster is built with it"; exit 1; }
+	@go build -C tools/cluster -trimpath -buildvcs=false -o $(CLUSTER) .
+
+.PHONY: programs
+programs: cluster-tool ## build Kubernetes, CoreDNS, Prometheus, Traefik and Helm into the cache (once; 20 min and more)
+	@$(CLUSTER) build
+
+# ---- code
+
+.PHONY: generate
+generate: ## write the generated files: the CRDs
+	mkdir -p $(dir $(CRD))
+	cargo run --quiet --locked -- crd > $(CRD).new
+	mv $(CRD).new $(CRD)
+	if [ -d $(CHART_CRDS) ]; then cp $(CRD) $(CHART_CRDS)/; fi
+
+.PHONY: check-generated
+check-generated: ## the generated files are up to date
+	@cargo run --quiet --locked -- crd | diff -u $(CRD) - || { echo "$(CRD) is out of date: make generate"; exit 1; }
+	@if [ -d $(CHART_CRDS) ]; then diff -u $(CRD) $(CHART_CRDS)/$(notdir $(CRD)) || { echo "$(CHART_CRDS) is out of date: make generate"; exit 1; }; fi
+
+.PHONY: lint
+lint: ## format and lints of Rust and Go
+	cargo fmt --all --check
+	cargo clippy --all-targets --workspace --locked -- -D warnings
+	@unformatted=$$(gofmt -l tools/cluster tools/modules); test -z "$$unformatted" || { echo "gofmt -w $$unformatted"; exit 1; }
+	go vet -C tools/cluster ./...
+
+.PHONY: check
+check: lint check-generated ## everything that needs no cluster and runs no test
+
+.PHONY: unit
+unit: ## tests that need no cluster
+	cargo test --workspace --locked --lib --bins
+	go test -C tools/cluster ./...
+
+.PHONY: test
+test: ## everything that must pass; KEEP=1 keeps the cluster `test`
+	@$(call timed,dependencies,$(MAKE) deps)
+	@$(call timed,check,$(MAKE) check)
+	@$(call timed,unit tests,$(MAKE) unit)
+	@$(call timed,programs of the cluster,$(MAKE) programs)
+	@$(call timed,images,$(MAKE) images)
+	@$(call timed,tests on a cluster,$(MAKE) test-cluster)
+
+# On failure the logs stay: .cluster/test/log
+.PHONY: test-cluster
+test-cluster: images ## the tests on a cluster of their own
+	@finish() { code=$$?; trap - EXIT; \
+	  if [ -n "$(KEEP)" ]; then echo "kept: . .cluster/$(TEST_CLUSTER)/env"; \
+	  elif [ $$code = 0 ]; then $(CLUSTER) down --name $(TEST_CLUSTER); \
+	  else $(CLUSTER) down --keep --name $(TEST_CLUSTER); echo "logs: .cluster/$(TEST_CLUSTER)/log"; fi; exit $$code; }; \
+	trap finish EXIT; trap 'exit 130' INT TERM; \
+	[ -n "$(KEEP)" ] || $(CLUSTER) down --name $(TEST_CLUSTER) >/dev/null; \
+	$(CLUSTER) up --name $(TEST_CLUSTER); \
+	$(CLUSTER) load --name $(TEST_CLUSTER) $(IMAGE_TARS); \
+	. .cluster/$(TEST_CLUSTER)/env; export PROMETHEUS_BIN=$$($(CLUSTER) path prometheus prometheus); \
+	cargo test --workspace --locked
+
+# ---- images and clusters
+
+.PHONY: images
+images: deps ## static binaries and their images sluice.dev/sluice:dev and sluice.dev/refund-agent:dev
+	@cargo build --release --locked --target $(MUSL) -p sluice -p refund-agent
+	@$(CLUSTER) image --ref sluice.dev/sluice:dev --entrypoint /sluice --out $(IMAGES)/sluice.tar $(MUSL_BIN)/sluice:/sluice
+	@$(CLUSTER) image --ref sluice.dev/refund-agent:dev --entrypoint /refund-agent --out $(IMAGES)/refund-agent.tar $(MUSL_BIN)/refund-agent:/refund-agent
+
+.PHONY: cluster
+cluster: cluster-tool ## start the cluster `dev`: then `. .cluster/dev/env`
+	@$(CLUSTER) up --name dev
+
+.PHONY: cluster-down
+cluster-down: cluster-tool ## end the cluster `dev`
+	@$(CLUSTER) down --name dev
+
+.PHONY: demo
+ifdef DEMO_CLUSTER
+demo: cluster-tool ## watch a launch and a rollback; KUBECONFIG=… IMAGE=… use your own cluster and image
+	@export HELM=$$($(CLUSTER) path helm helm) KUBECTL=$$($(CLUSTER) path kubernetes kubectl); \
+	export KUBECONFIG=$(abspath $(KUBECONFIG)) $(if $(IMAGE),IMAGE='$(IMAGE)'); \
+	cargo run --locked -p demo -- $(DEMO_ARGS)
+else
+demo: images
+	@$(CLUSTER) up --name demo
+	@$(CLUSTER) load --name demo $(IMAGE_TARS)
+	@. .cluster/demo/env; $(if $(IMAGE),export IMAGE='$(IMAGE)';) cargo run --locked -p demo -- $(DEMO_ARGS)
+endif
+
+.PHONY: demo-down
+demo-down: cluster-tool ## end the cluster of the demo
+	@$(CLUSTER) down --name demo
+
+.PHONY: clean
+clean: cluster-tool ## end every cluster of this tree, remove all that was built (not the cache)
+	@$(CLUSTER) down --all
+	rm -rf .cluster target

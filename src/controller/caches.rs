@@ -1,0 +1,131 @@
+//! What the watches hold: the objects that agents own, and the versions of all ConfigMaps (their contents are not kept).
+
+use std::sync::Arc;
+
+use futures::Stream;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use kube::api::{ApiResource, PartialObjectMeta};
+use kube::core::DeserializeGuard;
+use kube::runtime::reflector::{ObjectRef, Store, store};
+use kube::runtime::{Controller, WatchStreamExt, reflector, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+
+use crate::api::{AGENT_LABEL, AgentDeployment, REVISION_LABEL};
+use crate::revision;
+use crate::traffic::HTTPRoute;
+
+/// An agent as it is watched: one that cannot be read must not stop the others.
+pub(crate) type WatchedAgent = DeserializeGuard<AgentDeployment>;
+
+/// The stores behind the watches.
+#[derive(Clone)]
+pub(crate) struct Caches {
+    pub(crate) deployments: Store<Deployment>,
+    pub(crate) services: Store<Service>,
+    pub(crate) pods: Store<Pod>,
+    pub(crate) config_maps: Store<PartialObjectMeta<ConfigMap>>,
+    /// Absent when the cluster has no HTTPRoutes.
+    pub(crate) routes: Option<Store<HTTPRoute>>,
+}
+
+impl Caches {
+    /// Waits until every watch has listed what there is.
+    pub(crate) async fn ready(&self) -> Result<(), reflector::store::WriterDropped> {
+        self.deployments.wait_until_ready().await?;
+        self.services.wait_until_ready().await?;
+        self.pods.wait_until_ready().await?;
+        self.config_maps.wait_until_ready().await?;
+        match &self.routes {
+            Some(routes) => routes.wait_until_ready().await,
+            None => Ok(()),
+        }
+    }
+
+    /// The Deployments of an agent, by revision.
+    pub(crate) fn deployments_of(&self, namespace: &str, agent: &str) -> Vec<(String, Arc<Deployment>)> {
+        let mine = self.deployments.state().into_iter().filter(|object| belongs(object.as_ref(), namespace, agent));
+        mine.filter_map(|object| Some((object.labels().get(REVISION_LABEL)?.clone(), object))).collect()
+    }
+
+    /// The pods of an agent, with their revisions.
+    pub(crate) fn pods_of(&self, namespace: &str, agent: &str) -> Vec<(String, Arc<Pod>)> {
+        let mine = self.pods.state().into_iter().filter(|object| belongs(object.as_ref(), namespace, agent));
+        mine.filter_map(|object| Some((object.labels().get(REVISION_LABEL)?.clone(), object))).collect()
+    }
+
+    /// Names of the frozen ConfigMaps of a revision.
+    pub(crate) fn frozen_of(&self, namespace: &str, agent: &str, revision: &str) -> Vec<String> {
+        let of_revision = |object: &Arc<PartialObjectMeta<ConfigMap>>| {
+            belongs(object.as_ref(), namespace, agent)
+                && object.labels().get(REVISION_LABEL).map(String::as_str) == Some(revision)
+        };
+        self.config_maps.state().into_iter().filter(of_revision).map(|object| object.name_any()).collect()
+    }
+}
+
+fn belongs(object: &impl ResourceExt, namespace: &str, agent: &str) -> bool {
+    object.namespace().as_deref() == Some(namespace)
+        && object.labels().get(AGENT_LABEL).map(String::as_str) == Some(agent)
+}
+
+/// A controller of agents with all its watches, and the stores that they fill.
+pub(crate) fn watch(client: &Client, routes: bool) -> (Controller<WatchedAgent>, Caches) {
+    let controller = Controller::new(Api::<WatchedAgent>::all(client.clone()), watcher::Config::default());
+    let agents = controller.store();
+    let ours = watcher::Config::default().labels(AGENT_LABEL);
+
+    let (deployments, stream) = cached::<Deployment>(Api::all(client.clone()), ours.clone());
+    let controller = controller.watches_stream(stream, |object| owner(&object));
+    let (services, stream) = cached::<Service>(Api::all(client.clone()), ours.clone());
+    let controller = controller.watches_stream(stream, |object| owner(&object));
+    let (pods, stream) = cached::<Pod>(Api::all(client.clone()), ours.clone());
+    let controller = controller.watches_stream(stream, |object| owner(&object));
+    let (config_maps, stream) =
+        cached::<PartialObjectMeta<ConfigMap>>(Api::all(client.clone()), watcher::Config::default());
+    let controller = controller.watches_stream(stream, move |object| users_of(&object, &agents));
+
+    let caches = Caches { deployments, services, pods, config_maps, routes: None };
+    if !routes {
+        return (controller, caches);
+    }
+    let (routes, stream) = cached::<HTTPRoute>(Api::all(client.clone()), ours);
+    let controller = controller.watches_stream(stream, |object| owner(&object));
+    (controller, Caches { routes: Some(routes), ..caches })
+}
+
+/// A store and the stream that fills it.
+fn cached<K>(api: Api<K>, config: watcher::Config) -> (Store<K>, impl Stream<Item = Result<K, watcher::Error>> + Send)
+where
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + Sync + 'static,
+{
+    let (reader, writer) = store();
+    let stream = watcher(api, config)
+        .default_backoff()
+        .modify(|object| object.managed_fields_mut().clear())
+        .reflect(writer)
+        .touched_objects();
+    (reader, stream)
+}
+
+/// The agent that an object of ours belongs to.
+fn owner(object: &impl ResourceExt) -> Option<ObjectRef<WatchedAgent>> {
+    let namespace = object.namespace()?;
+    object.labels().get(AGENT_LABEL).map(|agent| ObjectRef::new(agent).within(&namespace))
+}
+
+/// The agents whose revision a ConfigMap is part of, or whose frozen copy it is.
+fn users_of(config_map: &PartialObjectMeta<ConfigMap>, agents: &Store<WatchedAgent>) -> Vec<ObjectRef<WatchedAgent>> {
+    let (name, namespace) = (config_map.name_any(), config_map.namespace());
+    let uses = |agent: &Arc<WatchedAgent>| {
+        let Ok(agent) = &agent.0 else { return false };
+        agent.namespace() == namespace && revision::config_maps(&agent.spec).is_ok_and(|names| names.contains(&name))
+    };
+    let found = agents.state().into_iter().filter(uses).map(|agent| ObjectRef::from_obj(agent.as_ref()));
+    found.chain(owner(config_map)).collect()
+}
+
+/// The kind of a dynamic object, for its API.
+pub(crate) fn dynamic<K: Resource<DynamicType = ()>>() -> ApiResource {
+    ApiResource::erase::<K>(&())
+}

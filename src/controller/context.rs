@@ -1,0 +1,67 @@
+//! Handles that a pass uses. No decisions live here; what is remembered can be lost at any time.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use k8s_openapi::jiff::Timestamp;
+use kube::runtime::events::Recorder;
+use kube::{Api, Client};
+
+use super::caches::Caches;
+use super::calls::Calls;
+use super::prepare::Prepared;
+use crate::api::AgentDeployment;
+use crate::revision::Revision;
+use crate::signals::Sampler;
+
+/// Handles that a pass uses.
+pub(crate) struct Context {
+    pub(crate) client: Client,
+    pub(crate) caches: Caches,
+    pub(crate) calls: Calls,
+    pub(crate) recorder: Recorder,
+    pub(crate) sampler: Arc<Sampler>,
+    pub(crate) clock: fn() -> Timestamp,
+    pub(crate) memory: Mutex<HashMap<Key, Memory>>,
+}
+
+/// Namespace and name of an agent.
+pub(crate) type Key = (String, String);
+
+/// What a pass may reuse of the last one. All of it is derived from the cluster, and may be forgotten.
+#[derive(Default)]
+pub(crate) struct Memory {
+    /// The wanted revision, and what it was computed from.
+    pub(crate) prepared: Option<Arc<Prepared>>,
+    /// Revisions as they are stored, by hash; their contents never change.
+    pub(crate) revisions: HashMap<String, Arc<Revision>>,
+    /// The generation that our last write gave a Deployment, by revision: another one is somebody else's edit.
+    pub(crate) applied: HashMap<String, i64>,
+    /// Failed passes in a row.
+    pub(crate) failures: u32,
+}
+
+impl Context {
+    /// What is remembered of an agent, for one short look or change.
+    pub(crate) fn remember<T>(&self, key: &Key, look: impl FnOnce(&mut Memory) -> T) -> T {
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        look(memory.entry(key.clone()).or_default())
+    }
+
+    /// Forgets an agent that is gone.
+    pub(crate) fn forget(&self, key: &Key) {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        self.sampler.forget(key);
+    }
+
+    /// The agents of a namespace.
+    pub(crate) fn agents(&self, namespace: &str) -> Api<AgentDeployment> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// The wall clock, to the millisecond.
+    pub(crate) fn now(&self) -> Timestamp {
+        let now = (self.clock)();
+        Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
+    }
+}

@@ -1,0 +1,166 @@
+//! Who leads: a pure rule over a Lease, after client-go's. No IO and no wall clock.
+//!
+//! Expiry is judged by when *we* saw the record change, on our own monotonic clock: another node's clock proves nothing.
+//! The lease is for efficiency; the guards on every write are for safety.
+
+use std::time::{Duration, Instant};
+
+/// The Lease as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LeaseView {
+    /// Who holds it; empty when it was released.
+    pub(crate) holder: String,
+    /// Changes with every write of the holder.
+    pub(crate) version: String,
+    /// How often it changed hands.
+    pub(crate) transitions: i32,
+}
+
+/// What to do with the Lease now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Act {
+    /// There is none: create it.
+    Create,
+    /// It is ours: renew it.
+    Renew,
+    /// Its holder is gone: take it over, with this many transitions.
+    TakeOver(i32),
+    /// Somebody else leads.
+    Wait,
+}
+
+/// One candidate.
+#[derive(Debug)]
+pub(crate) struct Elector {
+    identity: String,
+    lease: Duration,
+    renew_within: Duration,
+    seen: Option<(LeaseView, Instant)>,
+    led_since: Option<Instant>,
+}
+
+impl Elector {
+    /// A candidate that leads for `renew_within` after each write, and takes over a record that stood still for `lease`.
+    pub(crate) fn new(identity: &str, lease: Duration, renew_within: Duration) -> Self {
+        debug_assert!(renew_within < lease, "a leader must stop before another may start");
+        Self { identity: identity.to_owned(), lease, renew_within, seen: None, led_since: None }
+    }
+
+    /// Decides what to do about the record that was read.
+    pub(crate) fn step(&mut self, record: Option<LeaseView>, now: Instant) -> Act {
+        let Some(record) = record else {
+            self.seen = None;
+            return Act::Create;
+        };
+        let since = match &self.seen {
+            Some((seen, since)) if *seen == record => *since,
+            _ => now,
+        };
+        let act = if record.holder == self.identity {
+            Act::Renew
+        } else if record.holder.is_empty() || now.duration_since(since) >= self.lease {
+            Act::TakeOver(record.transitions.saturating_add(1))
+        } else {
+            Act::Wait
+        };
+        self.seen = Some((record, since));
+        act
+    }
+
+    /// Our write was accepted; it was begun at `begun`, and leadership counts from there.
+    pub(crate) fn wrote(&mut self, begun: Instant) {
+        self.led_since = Some(begun);
+    }
+
+    /// Until when we lead, if we do.
+    pub(crate) fn leads_until(&self, now: Instant) -> Option<Instant> {
+        self.led_since.map(|since| since + self.renew_within).filter(|until| now < *until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LEASE: Duration = Duration::from_secs(15);
+    const RENEW: Duration = Duration::from_secs(10);
+
+    fn record(holder: &str, version: u32, transitions: i32) -> LeaseView {
+        LeaseView { holder: holder.into(), version: version.to_string(), transitions }
+    }
+
+    #[test]
+    fn an_absent_lease_is_created_and_a_released_one_taken_over() {
+        let mut elector = Elector::new("a", LEASE, RENEW);
+        assert_eq!(elector.step(None, Instant::now()), Act::Create);
+        assert_eq!(elector.step(Some(record("", 1, 3)), Instant::now()), Act::TakeOver(4));
+    }
+
+    #[test]
+    fn a_record_that_moves_is_never_taken_over_and_one_that_stands_still_is() {
+        let mut elector = Elector::new("a", LEASE, RENEW);
+        let start = Instant::now();
+        for second in 0..60 {
+            let now = start + Duration::from_secs(u64::from(second));
+            assert_eq!(elector.step(Some(record("b", second, 0)), now), Act::Wait);
+        }
+        let now = start + Duration::from_secs(59);
+        assert_eq!(elector.step(Some(record("b", 59, 0)), now + Duration::from_millis(14_999)), Act::Wait);
+        assert_eq!(elector.step(Some(record("b", 59, 0)), now + LEASE), Act::TakeOver(1));
+    }
+
+    /// A lease in a pretended API server whose writes are guarded by version.
+    #[derive(Default)]
+    struct Server {
+        record: Option<(String, u32, i32)>,
+    }
+
+    impl Server {
+        fn read(&self) -> Option<LeaseView> {
+            self.record.as_ref().map(|(holder, version, transitions)| record(holder, *version, *transitions))
+        }
+
+        fn write(&mut self, read: Option<&LeaseView>, holder: &str, transitions: i32) -> bool {
+            if self.read().as_ref().map(|r| &r.version) != read.map(|r| &r.version) {
+                return false;
+            }
+            let version = self.record.as_ref().map_or(0, |record| record.1) + 1;
+            self.record = Some((holder.into(), version, transitions));
+            true
+        }
+    }
+
+    proptest! {
+        /// Two candidates, each cut off, slow or stopped at random: they never lead at the same instant.
+        #[test]
+        fn two_never_lead_at_once(events in prop::collection::vec((0..2usize, 0..6u64, any::<bool>(), 0..12u64), 1..300)) {
+            let mut server = Server::default();
+            let names = ["a", "b"];
+            let mut electors = names.map(|name| Elector::new(name, LEASE, RENEW));
+            let mut now = Instant::now();
+            for (who, wait, lost, slow) in events {
+                now += Duration::from_secs(wait);
+                let read = server.read();
+                let begun = now;
+                let act = electors[who].step(read.clone(), now);
+                now += Duration::from_millis(slow * 100);
+                let transitions = match act {
+                    Act::Create => Some(0),
+                    Act::Renew => read.as_ref().map(|r| r.transitions),
+                    Act::TakeOver(transitions) => Some(transitions),
+                    Act::Wait => None,
+                };
+                if let Some(transitions) = transitions {
+                    let written = server.write(read.as_ref(), names[who], transitions);
+                    if written && !lost {
+                        electors[who].wrote(begun);
+                    }
+                }
+                let leaders = electors.iter().filter(|elector| elector.leads_until(now).is_some()).count();
+                prop_assert!(leaders <= 1);
+            }
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! What can go wrong in a pass, and how soon to try again.
+
+use std::time::Duration;
+
+/// Why a pass ended early. Everything that was decided is decided again in the next pass.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API server did not answer in time.
+    #[error("could not {verb} {what}: no answer from the API server within {}s", limit.as_secs())]
+    Slow {
+        /// What was asked.
+        verb: &'static str,
+        /// Of which object.
+        what: String,
+        /// The time-out.
+        limit: Duration,
+    },
+    /// The API server refused, or could not be reached.
+    #[error("could not {verb} {what}")]
+    Api {
+        /// What was asked.
+        verb: &'static str,
+        /// Of which object.
+        what: String,
+        /// Why.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// The object changed under us: look again at once.
+    #[error("{0} changed meanwhile")]
+    Stale(String),
+    /// An object of the agent's name belongs to somebody else.
+    #[error("{0} exists and is not Sluice's: rename the agent, or remove that object")]
+    Taken(String),
+    /// Another process leads.
+    #[error("this process does not lead")]
+    NotLeading,
+    /// A stored revision is gone or cannot be read.
+    #[error("revision {revision} cannot be restored: {why}")]
+    LostRevision {
+        /// Hash of the revision.
+        revision: String,
+        /// Why, and the mend.
+        why: String,
+    },
+    /// An object of ours could not be put into JSON. This is a bug.
+    #[error("could not write {0} as JSON")]
+    Json(String, #[source] serde_json::Error),
+}
+
+impl Error {
+    /// A bounded word for metrics and logs.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Slow { .. } => "Timeout",
+            Self::Api { source, .. } => match source.as_ref() {
+                kube::Error::Api(status) if status.is_conflict() => "Conflict",
+                kube::Error::Api(status) if status.is_forbidden() => "Forbidden",
+                kube::Error::Api(status) if status.is_not_found() => "NotFound",
+                kube::Error::Api(_) => "Refused",
+                _ => "Unreachable",
+            },
+            Self::Stale(_) => "Conflict",
+            Self::Taken(_) => "NameTaken",
+            Self::NotLeading => "NotLeading",
+            Self::LostRevision { .. } => "LostRevision",
+            Self::Json(..) => "Bug",
+        }
+    }
+
+    /// How long to wait before the next try, after so many failures in a row.
+    pub fn retry_after(&self, failures: u32) -> Duration {
+        let start = if self.reason() == "Conflict" { 50 } else { 500 };
+        Duration::from_millis(start << failures.min(6)).min(Duration::from_secs(30))
+    }
+}

@@ -1,0 +1,167 @@
+//! Makes the cluster what the core wants: the only writes to what an agent owns. Each write is idempotent, each object
+//! that is right already is left alone.
+
+use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
+use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::core::NamespaceResourceScope;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, Resource, ResourceExt};
+
+use super::caches::dynamic;
+use super::context::{Context, Key};
+use super::prepare::Prepared;
+use super::reconcile::key;
+use super::{Error, revisions};
+use crate::api::AgentDeployment;
+use crate::children::{self, Owner};
+use crate::launch::Step;
+use crate::revision::Revision;
+use crate::revision::names::revision_name;
+
+pub(crate) use super::traffic::traffic;
+
+/// Field manager of everything that an agent owns whole.
+pub(crate) const FIELD_MANAGER: &str = "sluice";
+
+/// Capacity first, then traffic, then what is no longer needed.
+pub(crate) async fn perform(
+    ctx: &Context,
+    agent: &AgentDeployment,
+    prepared: &Prepared,
+    step: &Step,
+) -> Result<(), Error> {
+    let key = key(agent);
+    let Some(owner) = Owner::of(agent) else { return Ok(()) };
+    for (hash, size) in &step.wanted.sizes {
+        let revision = revisions::stored(ctx, &key, agent, prepared, hash).await?;
+        run(ctx, &key, &owner, &revision, *size).await?;
+    }
+    traffic(ctx, agent, prepared, step).await?;
+    for (hash, deployment) in ctx.caches.deployments_of(&key.0, &key.1) {
+        if step.wanted.sizes.contains_key(&hash) || !owner.controls(deployment.as_ref()) {
+            continue;
+        }
+        if !step.wanted.keep.contains(&hash) {
+            remove(ctx, &key, &hash).await?;
+        } else if deployment.spec.as_ref().and_then(|spec| spec.replicas) != Some(0) {
+            let revision = revisions::stored(ctx, &key, agent, prepared, &hash).await?;
+            apply_deployment(ctx, &key, &owner, &revision, 0).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The objects of a revision that should run.
+async fn run(ctx: &Context, key: &Key, owner: &Owner, revision: &Revision, size: i32) -> Result<(), Error> {
+    for frozen in children::frozen_config_maps(owner, revision) {
+        let exists = ctx.caches.config_maps.get(&ObjectRef::new(&frozen.name_any()).within(&key.0)).is_some();
+        if !exists {
+            create::<ConfigMap>(ctx, key, "ConfigMap", &frozen).await?;
+        }
+    }
+    let name = revision.name();
+    if ctx.caches.services.get(&ObjectRef::new(&name).within(&key.0)).is_none() {
+        apply::<Service>(ctx, key, "Service", &children::revision_service(owner, revision)).await?;
+    }
+    let live = ctx.caches.deployments.get(&ObjectRef::new(&name).within(&key.0));
+    if live.is_none() {
+        apply::<ServiceAccount>(ctx, key, "ServiceAccount", &children::service_account(owner)).await?;
+        let budget = children::pod_disruption_budget(owner, revision);
+        apply::<PodDisruptionBudget>(ctx, key, "PodDisruptionBudget", &budget).await?;
+    }
+    let sized = live.as_ref().and_then(|live| live.spec.as_ref()?.replicas) == Some(size);
+    let applied = ctx.remember(key, |memory| memory.applied.get(&revision.hash).copied());
+    let untouched = live.as_ref().is_some_and(|live| live.metadata.generation == applied);
+    if sized && untouched { Ok(()) } else { apply_deployment(ctx, key, owner, revision, size).await }
+}
+
+/// Applies a Deployment, and remembers the generation that this gave it: another one is somebody else's edit.
+async fn apply_deployment(
+    ctx: &Context,
+    key: &Key,
+    owner: &Owner,
+    revision: &Revision,
+    size: i32,
+) -> Result<(), Error> {
+    let api = Api::<DynamicObject>::namespaced_with(ctx.client.clone(), &key.0, &dynamic::<Deployment>());
+    let (name, deployment) = (revision.name(), children::deployment(owner, revision, size));
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    let write = async { api.patch(&name, &params, &Patch::Apply(&deployment)).await };
+    let applied = ctx.calls.write("patch", "Deployment", &name, write).await?;
+    if let Some(generation) = applied.metadata.generation {
+        ctx.remember(key, |memory| memory.applied.insert(revision.hash.clone(), generation));
+    }
+    Ok(())
+}
+
+/// Server-side apply of an object that we own whole.
+pub(super) async fn apply<K>(ctx: &Context, key: &Key, kind: &'static str, object: &K) -> Result<K, Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + serde::Serialize
+        + serde::de::DeserializeOwned,
+{
+    let api = Api::<K>::namespaced(ctx.client.clone(), &key.0);
+    let name = object.name_any();
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    let write = async { api.patch(&name, &params, &Patch::Apply(object)).await };
+    ctx.calls.write("patch", kind, &name, write).await
+}
+
+/// Creates an object that never changes; one that is there already is right.
+async fn create<K>(ctx: &Context, key: &Key, kind: &'static str, object: &K) -> Result<(), Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + serde::Serialize
+        + serde::de::DeserializeOwned,
+{
+    let api = Api::<K>::namespaced(ctx.client.clone(), &key.0);
+    let (name, params) = (object.name_any(), PostParams::default());
+    match ctx.calls.write("create", kind, &name, api.create(&params, object)).await {
+        Err(Error::Api { source, .. }) if is_there(&source) => Ok(()),
+        Err(error) => Err(error),
+        Ok(_) => Ok(()),
+    }
+}
+
+fn is_there(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.is_already_exists())
+}
+
+/// Takes away everything of a revision that is no longer in the history. The Deployment goes last: it is what we look for.
+async fn remove(ctx: &Context, key: &Key, hash: &str) -> Result<(), Error> {
+    let name = revision_name(&key.1, hash);
+    for config_map in ctx.caches.frozen_of(&key.0, &key.1, hash) {
+        delete::<ConfigMap>(ctx, key, "ConfigMap", &config_map).await?;
+    }
+    delete::<Service>(ctx, key, "Service", &name).await?;
+    delete::<PodDisruptionBudget>(ctx, key, "PodDisruptionBudget", &name).await?;
+    delete::<ControllerRevision>(ctx, key, "ControllerRevision", &name).await?;
+    delete::<Deployment>(ctx, key, "Deployment", &name).await?;
+    ctx.remember(key, |memory| {
+        memory.revisions.remove(hash);
+        memory.applied.remove(hash);
+    });
+    Ok(())
+}
+
+async fn delete<K>(ctx: &Context, key: &Key, kind: &'static str, name: &str) -> Result<(), Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + serde::de::DeserializeOwned,
+{
+    let api = Api::<K>::namespaced(ctx.client.clone(), &key.0);
+    match ctx.calls.write("delete", kind, name, api.delete(name, &DeleteParams::background())).await {
+        Err(Error::Api { source, .. }) if matches!(source.as_ref(), kube::Error::Api(s) if s.is_not_found()) => Ok(()),
+        Err(error) => Err(error),
+        Ok(_) => Ok(()),
+    }
+}

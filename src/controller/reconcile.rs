@@ -1,0 +1,85 @@
+//! The loop: observe → step → commit → perform → wake. On the way down it performs before it commits.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use kube::runtime::controller::Action;
+
+use super::caches::WatchedAgent;
+use super::context::{Context, Key};
+use super::metrics::ReasonLabel;
+use super::{Error, commit, observe, perform, prepare};
+use crate::launch;
+
+/// A pass is made so often even if nothing is seen to change: watches may lose events.
+const RESYNC: Duration = Duration::from_mins(30);
+
+/// Waits for the first listing of every watch: what is not cached yet must not look like what is not there.
+pub(crate) async fn reconcile_when_ready(watched: Arc<WatchedAgent>, ctx: Arc<Context>) -> Result<Action, Error> {
+    if ctx.caches.ready().await.is_err() {
+        return Ok(Action::requeue(Duration::from_secs(1))); // the watches are ending: the process stops
+    }
+    Box::pin(reconcile(&watched, &ctx)).await
+}
+
+/// One pass over one agent.
+pub(crate) async fn reconcile(watched: &WatchedAgent, ctx: &Context) -> Result<Action, Error> {
+    let begun = Instant::now();
+    let key = key(watched);
+    let request = ctx.agents(&key.0);
+    let found = ctx.calls.read("AgentDeployment", &key.1, request.get_opt(&key.1)).await?;
+    let Some(agent) = found.filter(|agent| agent.metadata.deletion_timestamp.is_none()) else {
+        ctx.forget(&key); // what it owned goes with it
+        return Ok(Action::await_change());
+    };
+
+    let prepared = prepare::prepare(ctx, &key, &agent).await;
+    let state = agent.status.clone().unwrap_or_default().state;
+    let mut seen = observe::observe(ctx, &key, &agent, &prepared);
+    seen.measured = observe::measure(ctx, &key, &prepared, &state, &seen);
+    let now = ctx.now();
+    let step = launch::step(&prepared.plan, &state, &seen, now);
+
+    if step.wanted.falling {
+        perform::traffic(ctx, &agent, &prepared, &step).await?;
+    }
+    commit::commit(ctx, &agent, &seen, &step, now).await?;
+    let performed = perform::perform(ctx, &agent, &prepared, &step).await;
+    commit::tell(ctx, &agent, &step).await;
+    performed?;
+    observe::ask(ctx, &key, &prepared, &step.state, &seen);
+
+    ctx.remember(&key, |memory| memory.failures = 0);
+    ctx.calls.metrics.passes.observe(begun.elapsed().as_secs_f64());
+    Ok(Action::requeue(wait(step.wake_at.into_iter().chain(prepared.retry_at).min(), now)))
+}
+
+fn wait(wake_at: Option<Timestamp>, now: Timestamp) -> Duration {
+    let until = wake_at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
+    until.unwrap_or(RESYNC).clamp(Duration::from_millis(1), RESYNC)
+}
+
+/// Namespace and name.
+pub(crate) fn key(agent: &impl ResourceExt) -> Key {
+    (agent.namespace().unwrap_or_default(), agent.name_any())
+}
+
+/// A failed pass is made again, the later the more often it failed.
+#[allow(clippy::needless_pass_by_value)] // the controller asks for this signature
+pub(crate) fn again(watched: Arc<WatchedAgent>, error: &Error, ctx: Arc<Context>) -> Action {
+    let key = key(watched.as_ref());
+    let failures = ctx.remember(&key, |memory| {
+        memory.failures = memory.failures.saturating_add(1);
+        memory.failures
+    });
+    ctx.calls.metrics.errors.get_or_create(&ReasonLabel { reason: error.reason() }).inc();
+    if error.reason() == "Conflict" {
+        tracing::debug!(namespace = key.0, agent = key.1, %error, "looking again");
+    } else {
+        let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+        tracing::warn!(namespace = key.0, agent = key.1, reason = error.reason(), %error, cause, "the pass failed");
+    }
+    Action::requeue(error.retry_after(failures))
+}

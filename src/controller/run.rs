@@ -1,0 +1,148 @@
+//! Wiring: clients, leadership, watches, sampler, server, and the order in which they stop.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use futures::StreamExt;
+use k8s_openapi::jiff::Timestamp;
+use kube::core::GroupVersionKind;
+use kube::runtime::controller;
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::reflector::ObjectRef;
+use kube::{Client, discovery};
+use prometheus_client::registry::Registry;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::calls::Calls;
+use super::config::Config;
+use super::context::Context;
+use super::metrics::Metrics;
+use super::{caches, leader, reconcile};
+use crate::server::{self, Shown};
+use crate::signals::{Sampler, SamplerMetrics};
+
+/// Who and where this process is.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Name of the pod.
+    pub pod: String,
+    /// Its namespace, where the Lease is.
+    pub namespace: String,
+    /// Where health and metrics are served.
+    pub address: SocketAddr,
+}
+
+/// Runs until `stop`, or until leadership is lost (an error, so that the process is started again).
+pub async fn run(config: Config, identity: Identity, stop: CancellationToken) -> anyhow::Result<()> {
+    let client = Client::try_default().await?;
+    let mut registry = Registry::default();
+    let metrics = Metrics::new(&mut registry);
+    let sampler_metrics = SamplerMetrics::default();
+    sampler_metrics.register(&mut registry);
+    let shown = Shown { registry: Arc::new(registry), ready: Arc::new(AtomicBool::new(false)) };
+    let (end, lost) = (CancellationToken::new(), CancellationToken::new());
+    let server = tokio::spawn(server::serve(identity.address, shown.clone(), end.clone()));
+
+    let candidacy = CancellationToken::new();
+    let lease_client = Client::try_default().await?;
+    let (mut leadership, candidate) =
+        leader::stand(lease_client, &identity.namespace, &identity.pod, candidacy.clone(), lost.clone());
+    shown.ready.store(true, Ordering::Relaxed); // a candidate is ready: it waits for its turn
+    tokio::select! {
+        () = leadership.acquired() => {
+            metrics.leader.set(1);
+            let halt = CancellationToken::new();
+            let calls = Calls { metrics: metrics.clone(), leadership };
+            let work = lead(client, config, identity, calls, sampler_metrics, &shown, halt.clone());
+            tokio::pin!(work);
+            tokio::select! {
+                result = &mut work => result?,
+                () = stop.cancelled() => { halt.cancel(); work.await?; }
+                () = lost.cancelled() => {}
+            }
+            metrics.leader.set(0);
+        }
+        () = stop.cancelled() => {}
+    }
+
+    candidacy.cancel();
+    candidate.await?;
+    end.cancel();
+    server.await??;
+    if lost.is_cancelled() {
+        anyhow::bail!("leadership was lost; a new start continues from the cluster's state");
+    }
+    Ok(())
+}
+
+/// The controller and the sampler, until `halt`; passes that run are finished.
+async fn lead(
+    client: Client,
+    config: Config,
+    identity: Identity,
+    calls: Calls,
+    sampler_metrics: SamplerMetrics,
+    shown: &Shown,
+    halt: CancellationToken,
+) -> anyhow::Result<()> {
+    shown.ready.store(false, Ordering::Relaxed);
+    let routes = has_routes(&client).await?;
+    if !routes {
+        tracing::warn!("the cluster has no HTTPRoutes: agents with a gateway cannot be launched");
+    }
+    let (wake, woken) = mpsc::channel(1024);
+    let sampler = Arc::new(Sampler::new(config.sources, wake, sampler_metrics, Timestamp::now)?);
+    let (sampling, until) = (sampler.clone(), halt.clone());
+    let sampling = tokio::spawn(async move { sampling.run(until).await });
+
+    let (controller, caches) = caches::watch(&client, routes);
+    let reporter = Reporter { controller: "sluice".to_owned(), instance: Some(identity.pod) };
+    let recorder = Recorder::new(client.clone(), reporter);
+    let ctx = Arc::new(Context {
+        client,
+        caches: caches.clone(),
+        calls,
+        recorder,
+        sampler,
+        clock: Timestamp::now,
+        memory: Mutex::default(),
+    });
+    let wakes = futures::stream::unfold(woken, |mut woken| async {
+        let (namespace, name): (String, String) = woken.recv().await?;
+        Some((ObjectRef::new(&name).within(&namespace), woken))
+    });
+
+    let ready = shown.ready.clone();
+    tokio::spawn(async move {
+        if caches.ready().await.is_ok() {
+            ready.store(true, Ordering::Relaxed);
+        }
+    });
+    let config = controller::Config::default().concurrency(config.concurrency);
+    controller
+        .with_config(config)
+        .reconcile_on(wakes)
+        .graceful_shutdown_on(halt.cancelled_owned())
+        .run(reconcile::reconcile_when_ready, reconcile::again, ctx)
+        .for_each(|result| async {
+            if let Err(controller::Error::QueueError(error)) = result {
+                tracing::warn!(%error, "a watch failed; it begins anew");
+            }
+        })
+        .await;
+    sampling.await?;
+    Ok(())
+}
+
+/// Whether the cluster knows HTTPRoutes.
+async fn has_routes(client: &Client) -> kube::Result<bool> {
+    let kind = GroupVersionKind::gvk("gateway.networking.k8s.io", "v1", "HTTPRoute");
+    match discovery::pinned_kind(client, &kind).await {
+        Ok(_) => Ok(true),
+        Err(kube::Error::Discovery(_)) => Ok(false),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(false),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,175 @@
+//! Going back: why a launch must end, and how its canary loses the traffic. Judged first in every pass.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+
+use super::retire::lose_traffic;
+use super::step::{Notes, index};
+use super::time::{after, between, human};
+use super::wanted::{canary_share, read_back};
+use super::{Decision, Observation, Plan, Programmed, Route, WantedRevision, gates, triggers};
+use crate::api::{DeadlineOutcome, Launch, Outcome, Phase, RejectedRevision, State, clip};
+
+/// A rollback ends without the gateway's answer after so long: the weight is 0 in the route, and a dead gateway serves nobody.
+const GATEWAY_ANSWER: Duration = Duration::from_secs(30);
+/// Rejected revisions that are remembered.
+const REJECTED: usize = 100;
+
+/// A rollback that was written on the route before a crash, or by another leader: it stands.
+pub(super) fn written_decision(launch: &Launch, seen: &Observation) -> Option<Decision> {
+    seen.decision.clone().filter(|decision| decision.launch == launch.id && decision.revision == launch.revision)
+}
+
+/// Why the launch must end now, if it must. The order is the order of precedence.
+pub(super) fn must_end(
+    launch: &mut Launch,
+    plan: &Plan,
+    state: &State,
+    seen: &Observation,
+    now: Timestamp,
+    notes: &mut Notes,
+) -> Option<Decision> {
+    let (fired, wake) = triggers::judge(launch, plan, seen, now);
+    notes.wakes.extend(wake);
+    if let Some(fired) = fired {
+        launch.breached_at = Some(fired.breached_at);
+        return Some(decision(launch, Outcome::RolledBack, "TriggerFired", &fired.message, now));
+    }
+    if launch.phase == Phase::Progressing
+        && let Some(stage) = plan.stages.get(index(launch))
+    {
+        notes.wakes.extend(gates::judge(launch, stage, seen, now));
+        if let Some((gate, numbers)) = gates::failed(launch, stage) {
+            return Some(decision(launch, Outcome::RolledBack, "GateFailed", &format!("{gate}: {numbers}"), now));
+        }
+    }
+    replaced(launch, state, seen, now).or_else(|| deadline_passed(launch, plan, seen, now, notes))
+}
+
+/// The spec asks for another revision now.
+fn replaced(launch: &Launch, state: &State, seen: &Observation, now: Timestamp) -> Option<Decision> {
+    let revision = match &seen.wanted {
+        WantedRevision::Known(revision) | WantedRevision::Refused { revision, .. } => revision,
+        WantedRevision::Unknown { .. } => return None,
+    };
+    if *revision == launch.revision {
+        None
+    } else if state.stable.as_ref().is_some_and(|stable| stable.revision == *revision) {
+        Some(decision(launch, Outcome::Aborted, "Aborted", &format!("the spec went back to stable {revision}"), now))
+    } else {
+        Some(decision(launch, Outcome::Superseded, "Superseded", &format!("the spec asks for {revision} now"), now))
+    }
+}
+
+/// The deadline of the stage; it stands still while the launch may not move.
+fn deadline_passed(
+    launch: &mut Launch,
+    plan: &Plan,
+    seen: &Observation,
+    now: Timestamp,
+    notes: &mut Notes,
+) -> Option<Decision> {
+    let stage = plan.stages.get(index(launch)).or(plan.stages.last())?;
+    if launch.paused_at.is_some() || launch.held || seen.replicas == 0 {
+        return None;
+    }
+    let paused = Duration::from_secs(u64::try_from(launch.paused_seconds).unwrap_or(0));
+    let due = after(after(launch.entered_at, stage.deadline), paused);
+    if now < due {
+        notes.wakes.push(due);
+        return None;
+    }
+    let message =
+        format!("{} did not finish within {}: {}", launch.stage_name, human(stage.deadline), waiting_for(launch));
+    match stage.then {
+        DeadlineOutcome::Rollback => Some(decision(launch, Outcome::RolledBack, "DeadlinePassed", &message, now)),
+        DeadlineOutcome::Pause => {
+            notes.warn("DeadlinePassed", format!("{message}; held until a person edits the plan or the agent"));
+            launch.held = true;
+            launch.message = Some(clip(&message, 512));
+            None
+        }
+    }
+}
+
+pub(super) fn waiting_for(launch: &Launch) -> String {
+    launch.message.clone().unwrap_or_else(|| "it was waiting".to_owned())
+}
+
+fn decision(launch: &Launch, outcome: Outcome, reason: &str, message: &str, now: Timestamp) -> Decision {
+    Decision {
+        launch: launch.id.clone(),
+        revision: launch.revision.clone(),
+        outcome,
+        reason: reason.to_owned(),
+        message: clip(message, 512),
+        at: now,
+    }
+}
+
+/// Turns the launch round. What follows takes the canary's traffic; nothing raises it again.
+pub(super) fn take_back(
+    mut launch: Launch,
+    decision: &Decision,
+    state: &mut State,
+    seen: &Observation,
+    now: Timestamp,
+    notes: &mut Notes,
+) -> Launch {
+    let first = launch.stable.is_none();
+    let outcome = if first && decision.outcome == Outcome::RolledBack { Outcome::Failed } else { decision.outcome };
+    launch.phase = Phase::RollingBack;
+    launch.outcome = Some(outcome);
+    launch.reason = Some(decision.reason.clone());
+    launch.message = Some(decision.message.clone());
+    launch.decided_at = Some(decision.at);
+    if matches!(outcome, Outcome::RolledBack | Outcome::Failed) {
+        state.rejected.retain(|rejected| rejected.revision != launch.revision);
+        state.trusted.retain(|trusted| trusted.revision != launch.revision);
+        let rejected =
+            RejectedRevision { revision: launch.revision.clone(), at: decision.at, reason: decision.message.clone() };
+        state.rejected.insert(0, rejected);
+        state.rejected.truncate(REJECTED);
+        notes.warn("RollingBack", format!("{} at {}%: {}", launch.revision, launch.weight, decision.message));
+    } else {
+        notes.tell("TakingBack", format!("{} at {}%: {}", launch.revision, launch.weight, decision.message));
+    }
+    finish_rollback(launch, state, seen, now, notes)
+}
+
+/// Takes the weight away, and ends the launch once that was read back. Never gives 100 % to a dead stable.
+pub(super) fn finish_rollback(
+    mut launch: Launch,
+    state: &mut State,
+    seen: &Observation,
+    now: Timestamp,
+    notes: &mut Notes,
+) -> Launch {
+    let stable_serves =
+        launch.stable.as_ref().is_none_or(|stable| seen.pods.get(stable).is_some_and(|pods| pods.ready > 0));
+    if !stable_serves && seen.replicas > 0 && canary_share(&launch, seen) > 0 {
+        return launch; // `sizes` raises stable; its first ready pod wakes us
+    }
+    launch.weight = 0;
+    if !read_back(&launch, seen) {
+        return launch;
+    }
+    let decided = launch.decided_at.unwrap_or(now);
+    let answered = !matches!(&seen.route, Route::Seen { programmed: Programmed::Pending | Programmed::Refused(_), .. });
+    if !answered && between(decided, now) < GATEWAY_ANSWER {
+        notes.wakes.push(after(decided, GATEWAY_ANSWER));
+        return launch;
+    }
+    launch.phase = Phase::Complete;
+    launch.ended_at = Some(now);
+    launch.breaches.clear();
+    lose_traffic(state, &launch.revision, now);
+    let message = launch.message.clone().unwrap_or_default();
+    match launch.outcome {
+        Some(Outcome::RolledBack) => notes.warn("RolledBack", format!("{} has no traffic: {message}", launch.revision)),
+        Some(Outcome::Failed) => notes.warn("Failed", format!("{} was taken out: {message}", launch.revision)),
+        _ => notes.tell("TakenBack", format!("{} has no traffic: {message}", launch.revision)),
+    }
+    launch
+}

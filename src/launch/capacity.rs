@@ -1,0 +1,64 @@
+//! How many pods each revision needs, so that the share it gets is a share it can carry.
+
+use std::collections::BTreeMap;
+
+use super::{Observation, Plan};
+use crate::api::{Launch, Phase, State};
+
+/// Pods for a share of the traffic: the share of all pods rounded up, and one pod at least.
+pub(super) fn canary_size(replicas: i32, weight: i32) -> i32 {
+    if replicas <= 0 {
+        return 0;
+    }
+    let exact = i64::from(replicas) * i64::from(weight.clamp(0, 100));
+    i32::try_from((exact + 99) / 100).unwrap_or(replicas).clamp(1, replicas)
+}
+
+/// Pods that the canary of a running launch should have: enough for its stage, and for the weight it has now.
+pub(super) fn of_canary(launch: &Launch, plan: &Plan, seen: &Observation) -> i32 {
+    let staged =
+        usize::try_from(launch.stage).ok().and_then(|index| plan.stages.get(index)).map_or(0, |stage| stage.weight);
+    match launch.phase {
+        Phase::Progressing => canary_size(seen.replicas, staged.max(launch.weight)),
+        Phase::Promoting => seen.replicas,
+        Phase::RollingBack if launch.weight > 0 => {
+            canary_size(seen.replicas, launch.weight).max(size_now(seen, &launch.revision))
+        }
+        Phase::RollingBack | Phase::Complete => size_now(seen, &launch.revision),
+    }
+}
+
+/// Pods that every revision should have. Stable keeps what it had when the launch began until the launch has ended.
+pub(super) fn sizes(state: &State, plan: &Plan, seen: &Observation) -> BTreeMap<String, i32> {
+    let mut sizes = BTreeMap::new();
+    let running = state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
+    for retiring in &state.retiring {
+        sizes.insert(retiring.revision.clone(), size_now(seen, &retiring.revision));
+    }
+    if let Some(launch) = running {
+        sizes.insert(launch.revision.clone(), of_canary(launch, plan, seen));
+    }
+    if let Some(stable) = &state.stable {
+        let at_start = running.map_or(0, |launch| launch.stable_size);
+        sizes.insert(stable.revision.clone(), seen.replicas.max(at_start));
+    }
+    sizes
+}
+
+fn size_now(seen: &Observation, revision: &str) -> i32 {
+    seen.pods.get(revision).map_or(0, |pods| pods.size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_rounded_up_to_whole_pods() {
+        for (replicas, weight, pods) in
+            [(4, 5, 1), (4, 25, 1), (4, 26, 2), (4, 100, 4), (1, 5, 1), (3, 0, 1), (0, 50, 0), (1000, 1, 10)]
+        {
+            assert_eq!(canary_size(replicas, weight), pods, "{replicas} x {weight}%");
+        }
+    }
+}

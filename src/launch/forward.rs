@@ -1,0 +1,298 @@
+//! Going forward: capacity → ready → weight → read back → gates → the next stage, and in the end the promotion.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+
+use super::back::waiting_for;
+use super::retire::lose_traffic;
+use super::step::{Notes, index};
+use super::time::{after, between};
+use super::wanted::{read_back, service_moved};
+use super::{Observation, Plan, Pods, Programmed, Route, Shares, WantedRevision, capacity, gates};
+use crate::api::{Launch, Outcome, PendingRevision, Phase, StableRevision, State, TrustedRevision, clip};
+
+/// A new revision is left alone for so long, so that edits close together are one launch.
+pub const QUIET: Duration = Duration::from_secs(3);
+
+/// No launch runs: begins one if the spec asks for a revision that may be launched.
+pub(super) fn begin(
+    last: Option<Launch>,
+    plan: &Plan,
+    state: &mut State,
+    seen: &Observation,
+    now: Timestamp,
+    notes: &mut Notes,
+) -> Option<Launch> {
+    let pending = state.pending.take();
+    let WantedRevision::Known(revision) = &seen.wanted else {
+        return last;
+    };
+    let is_stable = state.stable.as_ref().is_some_and(|stable| stable.revision == *revision);
+    let is_rejected = state.rejected.iter().any(|rejected| rejected.revision == *revision);
+    if is_stable || is_rejected || seen.paused {
+        return last;
+    }
+    let since = pending.filter(|pending| pending.revision == *revision).map_or(now, |pending| pending.since);
+    let quiet = if state.stable.is_some() { QUIET } else { Duration::ZERO };
+    if now < after(since, quiet) {
+        notes.wakes.push(after(since, quiet));
+        state.pending = Some(PendingRevision { revision: revision.clone(), since });
+        return last;
+    }
+    let launch = new_launch(last.map_or(0, |launch| launch.number) + 1, revision, plan, state, seen, now);
+    state.retiring.retain(|retiring| retiring.revision != launch.revision);
+    notes.tell("LaunchStarted", start_message(&launch));
+    Some(launch)
+}
+
+fn new_launch(number: i64, revision: &str, plan: &Plan, state: &State, seen: &Observation, now: Timestamp) -> Launch {
+    let stable = state.stable.as_ref().map(|stable| stable.revision.clone());
+    let trusted = state.trusted.iter().any(|trusted| trusted.revision == revision);
+    let size = stable.as_ref().and_then(|stable| seen.pods.get(stable)).map_or(0, |pods| pods.size);
+    let straight = trusted || stable.is_none();
+    let last = plan.stages.len().saturating_sub(1);
+    let (index, stage_name) = match plan.stages.first() {
+        Some(first) if !straight => (0, first.name.clone()),
+        _ => (last, if stable.is_none() { "first".to_owned() } else { "return".to_owned() }),
+    };
+    Launch {
+        number,
+        id: format!("{}-{number}", seen.agent),
+        revision: revision.to_owned(),
+        trusted,
+        plan_hash: plan.hash.clone(),
+        phase: if straight { Phase::Promoting } else { Phase::Progressing },
+        outcome: None,
+        reason: None,
+        message: None,
+        justification: None,
+        stage: i32::try_from(index).unwrap_or(0),
+        stage_name,
+        stages: i32::try_from(plan.stages.len()).unwrap_or(0),
+        weight: 0,
+        stable_size: size.max(if stable.is_some() { seen.replicas } else { 0 }),
+        stable,
+        started_at: now,
+        entered_at: now,
+        began_at: None,
+        paused_at: None,
+        paused_seconds: 0,
+        held: false,
+        verdicts: Vec::new(),
+        verdicts_at: None,
+        breaches: Vec::new(),
+        restarts: Vec::new(),
+        decided_at: None,
+        breached_at: None,
+        ended_at: None,
+    }
+}
+
+fn start_message(launch: &Launch) -> String {
+    match &launch.stable {
+        None => format!("{}: first deployment of {}", launch.id, launch.revision),
+        Some(stable) if launch.trusted => {
+            format!("{}: back to trusted {} from {stable}", launch.id, launch.revision)
+        }
+        Some(stable) => format!("{}: {} beside stable {stable}", launch.id, launch.revision),
+    }
+}
+
+/// The clocks of a stage stand still while the agent is paused.
+pub(super) fn follow_pause(launch: &mut Launch, seen: &Observation, now: Timestamp) {
+    match (launch.paused_at, seen.paused) {
+        (None, true) => launch.paused_at = Some(now),
+        (Some(since), false) => {
+            launch.paused_seconds += i64::try_from(between(since, now).as_secs()).unwrap_or(0);
+            launch.paused_at = None;
+        }
+        (None, false) | (Some(_), true) => {}
+    }
+}
+
+/// An edited plan restarts the stage, and never raises the weight by itself: the launch goes on in the highest stage that
+/// is not above its weight.
+pub(super) fn follow_plan(launch: &mut Launch, plan: &Plan, now: Timestamp, notes: &mut Notes) {
+    if launch.plan_hash == plan.hash || launch.phase != Phase::Progressing {
+        return;
+    }
+    let reached = plan.stages.iter().rposition(|stage| stage.weight <= launch.weight).unwrap_or(0);
+    notes.tell("PlanChanged", format!("{}: the plan was edited; its stage begins anew", launch.id));
+    launch.plan_hash.clone_from(&plan.hash);
+    launch.stages = i32::try_from(plan.stages.len()).unwrap_or(0);
+    launch.breaches.clear();
+    enter(launch, plan, reached, now);
+}
+
+fn enter(launch: &mut Launch, plan: &Plan, stage: usize, now: Timestamp) {
+    let Some(entered) = plan.stages.get(stage) else {
+        return;
+    };
+    launch.stage = i32::try_from(stage).unwrap_or(0);
+    launch.stage_name.clone_from(&entered.name);
+    launch.weight = launch.weight.min(entered.weight);
+    begin_clocks(launch, now);
+}
+
+fn begin_clocks(launch: &mut Launch, now: Timestamp) {
+    launch.entered_at = now;
+    launch.began_at = None;
+    launch.paused_seconds = 0;
+    launch.paused_at = launch.paused_at.map(|_| now);
+    launch.held = false;
+    launch.verdicts.clear();
+    launch.verdicts_at = None;
+}
+
+/// Why a launch may not go forward now, if it may not.
+fn held_forward(launch: &Launch, seen: &Observation) -> Option<String> {
+    if let WantedRevision::Unknown { message, .. } = &seen.wanted {
+        return Some(format!("held: {message}"));
+    }
+    if launch.held {
+        return Some(waiting_for(launch));
+    }
+    if seen.paused {
+        return Some("paused".to_owned());
+    }
+    (launch.phase == Phase::Progressing && seen.replicas == 0)
+        .then(|| "held: spec.replicas is 0, so nothing can be judged".to_owned())
+}
+
+/// One stage: capacity → ready → weight → read back → gates → the next.
+pub(super) fn climb(launch: &mut Launch, plan: &Plan, seen: &Observation, now: Timestamp, notes: &mut Notes) {
+    let Some(stage) = plan.stages.get(index(launch)) else {
+        return;
+    };
+    if let Some(why) = held_forward(launch, seen) {
+        launch.message = Some(clip(&why, 512));
+        return;
+    }
+    if let Some(why) = lacks_capacity(launch, capacity::canary_size(seen.replicas, stage.weight), seen) {
+        launch.message = Some(why);
+        return;
+    }
+    if launch.weight < stage.weight {
+        launch.weight = stage.weight;
+        notes.tell("WeightRaised", raised(launch));
+        return; // the weight is written after this state is; it is read back in a later pass
+    }
+    if let Some(why) = not_read_back(launch, seen) {
+        launch.began_at = None;
+        launch.verdicts.clear();
+        launch.message = Some(clip(&why, 512));
+        return;
+    }
+    let Some(began) = launch.began_at else {
+        launch.began_at = Some(now);
+        notes.wakes.push(after(now, stage.min_duration));
+        notes.wakes.push(after(now, Duration::from_secs(1)));
+        return;
+    };
+    let calm = after(began, stage.min_duration);
+    if now < calm {
+        notes.wakes.push(calm);
+    } else if gates::all_pass(launch) && launch.verdicts.len() == stage.gates.len() {
+        leave_stage(launch, plan, now, notes);
+    }
+}
+
+fn leave_stage(launch: &mut Launch, plan: &Plan, now: Timestamp, notes: &mut Notes) {
+    let why = format!("{} passed: {}", launch.stage_name, gates::justification(launch));
+    notes.tell("StagePassed", format!("{}: {why}", launch.id));
+    let next = index(launch) + 1;
+    if next < plan.stages.len() {
+        enter(launch, plan, next, now);
+    } else {
+        launch.phase = Phase::Promoting;
+        "promotion".clone_into(&mut launch.stage_name);
+        begin_clocks(launch, now);
+    }
+    launch.message = None;
+    launch.justification = Some(clip(&why, 512));
+    notes.wakes.push(after(now, Duration::from_millis(1)));
+}
+
+fn raised(launch: &Launch) -> String {
+    let why = launch.justification.clone().unwrap_or_else(|| "the launch begins".to_owned());
+    format!("{}: {} to {}%: {why}", launch.id, launch.revision, launch.weight)
+}
+
+/// Pods that are missing before the weight may rise, in words.
+fn lacks_capacity(launch: &Launch, needed: i32, seen: &Observation) -> Option<String> {
+    let none = Pods::default();
+    let pods = seen.pods.get(&launch.revision).unwrap_or(&none);
+    let trouble = pods.image_pull.as_ref().or(pods.crash_loop.as_ref());
+    let trouble = trouble.map(|trouble| format!(" ({trouble})")).unwrap_or_default();
+    let text = || format!("waiting for pods of {}: {}/{needed} ready{trouble}", launch.revision, pods.ready);
+    (pods.ready < needed).then(|| clip(&text(), 512))
+}
+
+/// What the gateway has not confirmed, in words.
+fn not_read_back(launch: &Launch, seen: &Observation) -> Option<String> {
+    let weight = launch.weight;
+    match &seen.route {
+        Route::Missing => Some("waiting for the HTTPRoute to be there".to_owned()),
+        Route::Unusable(why) => Some(format!("the HTTPRoute cannot be used: {why}")),
+        Route::Seen { .. } if !read_back(launch, seen) => {
+            Some(format!("waiting for {weight}% to be read back from the HTTPRoute"))
+        }
+        Route::Seen { programmed: Programmed::Pending, .. } => {
+            Some(format!("waiting for the gateway to take {weight}%"))
+        }
+        Route::Seen { programmed: Programmed::Refused(why), .. } => {
+            Some(format!("the gateway refuses the HTTPRoute: {why}"))
+        }
+        Route::NotUsed | Route::Seen { programmed: Programmed::Yes, .. } => None,
+    }
+}
+
+/// All gates passed: full capacity → 100 % → read back → the agent's Service moves → the route's rule is restored.
+pub(super) fn promote(launch: &mut Launch, state: &mut State, seen: &Observation, now: Timestamp, notes: &mut Notes) {
+    let first = launch.stable.is_none();
+    if let Some(why) = held_forward(launch, seen).filter(|_| !service_moved(launch, seen)) {
+        launch.message = Some(clip(&why, 512));
+        return;
+    }
+    if !service_moved(launch, seen)
+        && let Some(why) = lacks_capacity(launch, seen.replicas, seen)
+    {
+        launch.message = Some(why);
+        return;
+    }
+    if launch.weight < 100 {
+        launch.weight = 100;
+        notes.tell("WeightRaised", raised(launch));
+        return; // as in `climb`
+    }
+    if !service_moved(launch, seen) {
+        launch.message =
+            not_read_back(launch, seen).filter(|_| !first).or_else(|| Some("moving the agent's Service".to_owned()));
+        return;
+    }
+    let restored =
+        matches!(&seen.route, Route::Seen { shares: Shares::AtRest, programmed: Programmed::Yes } | Route::NotUsed);
+    if !restored && !first {
+        launch.message = Some("waiting for the route's rule to be restored".to_owned());
+        return;
+    }
+    succeed(launch, state, seen, now, notes);
+}
+
+/// The canary is stable now; the former stable keeps its pods for a moment.
+fn succeed(launch: &mut Launch, state: &mut State, seen: &Observation, now: Timestamp, notes: &mut Notes) {
+    launch.phase = Phase::Complete;
+    launch.outcome = Some(Outcome::Succeeded);
+    launch.reason = Some("Succeeded".to_owned());
+    launch.message = Some(format!("{} is stable", launch.revision));
+    launch.ended_at = Some(now);
+    launch.breaches.clear();
+    if let Some(former) = state.stable.replace(StableRevision { revision: launch.revision.clone(), since: now }) {
+        lose_traffic(state, &former.revision, now);
+    }
+    state.trusted.retain(|trusted| trusted.revision != launch.revision);
+    state.trusted.insert(0, TrustedRevision { revision: launch.revision.clone(), since: now });
+    state.trusted.truncate(seen.history_limit.max(1) + 1);
+    notes.tell("Launched", format!("{}: {} is stable", launch.id, launch.revision));
+}

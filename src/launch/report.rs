@@ -1,0 +1,159 @@
+//! What users read: the line of `kubectl get`, and the conditions with their mends. It tells decisions and makes none.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::jiff::Timestamp;
+
+use super::{Observation, Pods, Programmed, Route, WantedRevision};
+use crate::api::conditions::{LAUNCHED, PROGRESSING, READY, RECONCILING, STALLED, clear, set};
+use crate::api::{Launch, Outcome, Phase, State, Summary, Verdict, clip};
+
+/// The line that `kubectl get` prints.
+pub fn summary(state: &State, seen: &Observation) -> Summary {
+    let dash = || "-".to_owned();
+    let stable = state.stable.as_ref().map_or_else(dash, |stable| stable.revision.clone());
+    let shown = state.launch.as_ref().filter(|launch| launch.outcome != Some(Outcome::Succeeded));
+    let Some(launch) = shown else {
+        let reason = problem(state, seen).map_or_else(|| "Stable".to_owned(), |(_, message)| message);
+        return Summary {
+            stable,
+            canary: dash(),
+            stage: dash(),
+            weight: dash(),
+            verdict: dash(),
+            reason: clip(&reason, 512),
+        };
+    };
+    Summary {
+        stable,
+        canary: launch.revision.clone(),
+        stage: stage(launch),
+        weight: format!("{}%", launch.weight),
+        verdict: worst(launch).map_or_else(dash, |verdict| format!("{verdict:?}")),
+        reason: clip(&reason(launch), 512),
+    }
+}
+
+fn stage(launch: &Launch) -> String {
+    match launch.phase {
+        Phase::Progressing => format!("{} {}/{}", launch.stage_name, launch.stage + 1, launch.stages),
+        Phase::Promoting => launch.stage_name.clone(),
+        Phase::RollingBack => "RollingBack".to_owned(),
+        Phase::Complete => launch.outcome.map_or_else(String::new, |outcome| format!("{outcome:?}")),
+    }
+}
+
+fn worst(launch: &Launch) -> Option<Verdict> {
+    let running = matches!(launch.phase, Phase::Progressing);
+    let order = [Verdict::Fail, Verdict::Error, Verdict::Insufficient, Verdict::Pass, Verdict::NotApplicable];
+    order.into_iter().find(|verdict| running && launch.verdicts.iter().any(|gate| gate.verdict == *verdict))
+}
+
+/// The first gate that does not pass, or what the launch waits for.
+fn reason(launch: &Launch) -> String {
+    let verdict = worst(launch).filter(|_| launch.began_at.is_some() && !launch.held && launch.paused_at.is_none());
+    let gate = launch.verdicts.iter().find(|gate| Some(gate.verdict) == verdict);
+    match gate {
+        Some(gate) => format!("{}: {}", gate.gate, gate.message),
+        None => launch.message.clone().unwrap_or_else(|| "starting".to_owned()),
+    }
+}
+
+/// Sets all conditions.
+pub fn conditions(
+    conditions: &mut Vec<Condition>,
+    state: &State,
+    seen: &Observation,
+    generation: Option<i64>,
+    now: Timestamp,
+) {
+    let running = state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
+    let (ready, reason, message) = ready(state, seen);
+    set(conditions, (READY, ready, reason, &message), generation, now);
+    let (launched, reason, message) = launched(state, seen);
+    set(conditions, (LAUNCHED, launched, &reason, &message), generation, now);
+    if let Some(launch) = running {
+        let message = format!("{}: {} at {}%, {}", launch.id, stage(launch), launch.weight, self::reason(launch));
+        let reason = format!("{:?}", launch.phase);
+        set(conditions, (PROGRESSING, true, &reason, &message), generation, now);
+        set(conditions, (RECONCILING, true, &reason, &message), generation, now);
+    } else {
+        set(conditions, (PROGRESSING, false, "NoLaunch", "no launch runs"), generation, now);
+        clear(conditions, RECONCILING);
+    }
+    let (reason, message) =
+        problem(state, seen).unwrap_or_else(|| ("Fine".to_owned(), "nobody needs to act".to_owned()));
+    set(conditions, (STALLED, reason != "Fine", &reason, &message), generation, now);
+}
+
+fn ready(state: &State, seen: &Observation) -> (bool, &'static str, String) {
+    let Some(stable) = &state.stable else {
+        return (false, "NoStable", "no revision is stable yet".to_owned());
+    };
+    let none = Pods::default();
+    let pods = seen.pods.get(&stable.revision).unwrap_or(&none);
+    let message = format!("{}/{} pods of {} ready", pods.ready, pods.size, stable.revision);
+    match &seen.route {
+        Route::Seen { programmed: Programmed::Refused(why), .. } => {
+            (false, "RouteRefused", format!("the gateway refuses the HTTPRoute: {why}"))
+        }
+        Route::Unusable(why) => (false, "RouteUnusable", format!("the HTTPRoute cannot be used: {why}")),
+        _ if pods.ready > 0 => (true, "Serving", message),
+        _ if seen.replicas == 0 => (true, "ScaledToZero", message),
+        _ => (false, "NoReadyPods", message),
+    }
+}
+
+fn launched(state: &State, seen: &Observation) -> (bool, String, String) {
+    let revision = match &seen.wanted {
+        WantedRevision::Known(revision) => revision,
+        WantedRevision::Refused { reason, message, .. } | WantedRevision::Unknown { reason, message } => {
+            return (false, reason.clone(), message.clone());
+        }
+    };
+    if state.stable.as_ref().is_some_and(|stable| stable.revision == *revision) {
+        return (true, "Stable".to_owned(), format!("{revision} is stable"));
+    }
+    if let Some(rejected) = state.rejected.iter().find(|rejected| rejected.revision == *revision) {
+        let first = state.launch.as_ref().is_some_and(|launch| launch.outcome == Some(Outcome::Failed));
+        let reason = if first { "Failed" } else { "RolledBack" };
+        return (false, reason.to_owned(), format!("{} at {:.0}", rejected.reason, rejected.at));
+    }
+    match state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete) {
+        Some(launch) => {
+            (false, format!("{:?}", launch.phase), format!("{}: {}, {}", launch.id, stage(launch), reason(launch)))
+        }
+        None if seen.paused => (false, "Paused".to_owned(), format!("{revision} waits: spec.paused is true")),
+        None => (false, "Pending".to_owned(), format!("{revision} waits for its quiet time")),
+    }
+}
+
+/// What a person must mend, as reason and message.
+fn problem(state: &State, seen: &Observation) -> Option<(String, String)> {
+    let running = state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
+    if let WantedRevision::Refused { reason, message, .. } | WantedRevision::Unknown { reason, message } = &seen.wanted
+    {
+        return Some((reason.clone(), message.clone()));
+    }
+    if let Route::Unusable(why) = &seen.route {
+        return Some(("RouteUnusable".to_owned(), why.clone()));
+    }
+    if let Route::Seen { programmed: Programmed::Refused(why), .. } = &seen.route {
+        return Some(("RouteRefused".to_owned(), why.clone()));
+    }
+    if let Some(launch) = running.filter(|launch| launch.held) {
+        let mend = "edit the plan or the agent to go on";
+        return Some(("DeadlinePassed".to_owned(), format!("{}; {mend}", launch.message.clone().unwrap_or_default())));
+    }
+    if running.is_some_and(|launch| launch.phase == Phase::RollingBack && launch.weight > 0) {
+        let message = "the canary is to be taken back, but stable has no ready pod; see the events of stable's pods";
+        return Some(("StableNotReady".to_owned(), message.to_owned()));
+    }
+    let WantedRevision::Known(revision) = &seen.wanted else {
+        return None;
+    };
+    let is_stable = state.stable.as_ref().is_some_and(|stable| stable.revision == *revision);
+    state.rejected.iter().find(|rejected| rejected.revision == *revision && !is_stable).map(|_| {
+        let mend = "revert Git, or change the spec or the configuration";
+        ("RevisionRejected".to_owned(), format!("{revision} will not launch again; {mend}"))
+    })
+}

@@ -1,0 +1,75 @@
+//! The one function that decides. Read [`step`] first: rollback is judged before anything else, in every pass.
+
+use k8s_openapi::jiff::Timestamp;
+
+use super::back::{finish_rollback, must_end, take_back, written_decision};
+use super::forward::{begin, climb, follow_pause, follow_plan, promote};
+use super::retire::retire;
+use super::wanted::wanted;
+use super::{Event, Observation, Plan, Step};
+use crate::api::{Launch, Phase, State};
+
+/// Decides one pass: what to remember, what the cluster should look like, what to tell, when to look again.
+pub fn step(plan: &Plan, state: &State, seen: &Observation, now: Timestamp) -> Step {
+    let mut state = state.clone();
+    let mut notes = Notes::default();
+    state.launch = match state.launch.take() {
+        Some(launch) if launch.phase == Phase::Complete => begin(Some(launch), plan, &mut state, seen, now, &mut notes),
+        None => begin(None, plan, &mut state, seen, now, &mut notes),
+        Some(launch) => Some(go_on(launch, plan, &mut state, seen, now, &mut notes)),
+    };
+    retire(&mut state, now, &mut notes);
+    let wanted = wanted(&state, plan, seen);
+    let wake_at = notes.wakes.into_iter().filter(|at| *at > now).min();
+    Step { state, wanted, events: notes.events, wake_at }
+}
+
+/// What a pass tells, and when it wants to be called again.
+#[derive(Default)]
+pub(super) struct Notes {
+    pub(super) events: Vec<Event>,
+    pub(super) wakes: Vec<Timestamp>,
+}
+
+impl Notes {
+    pub(super) fn tell(&mut self, reason: &'static str, message: String) {
+        self.events.push(Event { reason, message, warning: false });
+    }
+
+    pub(super) fn warn(&mut self, reason: &'static str, message: String) {
+        self.events.push(Event { reason, message, warning: true });
+    }
+}
+
+/// A running launch: taken back if it must be, or one move further.
+fn go_on(
+    mut launch: Launch,
+    plan: &Plan,
+    state: &mut State,
+    seen: &Observation,
+    now: Timestamp,
+    notes: &mut Notes,
+) -> Launch {
+    if launch.phase == Phase::RollingBack {
+        return finish_rollback(launch, state, seen, now, notes);
+    }
+    if let Some(written) = written_decision(&launch, seen) {
+        return take_back(launch, &written, state, seen, now, notes);
+    }
+    follow_pause(&mut launch, seen, now);
+    follow_plan(&mut launch, plan, now, notes);
+    if let Some(end) = must_end(&mut launch, plan, state, seen, now, notes) {
+        return take_back(launch, &end, state, seen, now, notes);
+    }
+    match launch.phase {
+        Phase::Progressing => climb(&mut launch, plan, seen, now, notes),
+        Phase::Promoting => promote(&mut launch, state, seen, now, notes),
+        Phase::RollingBack | Phase::Complete => {}
+    }
+    launch
+}
+
+/// The index of the launch's stage.
+pub(super) fn index(launch: &Launch) -> usize {
+    usize::try_from(launch.stage).unwrap_or(0)
+}

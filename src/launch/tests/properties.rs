@@ -1,0 +1,224 @@
+//! Properties: random specs, verdicts, crashes and broken pods against the pretended cluster; the promises must hold always.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// What may happen in one second.
+#[derive(Clone, Debug)]
+enum Happening {
+    Nothing,
+    Want(usize),
+    Gate(Verdict),
+    Errors(Verdict),
+    Bypass(Verdict),
+    Break(usize),
+    Mend,
+    Pause(bool),
+    Replicas(i32),
+    Restart,
+    EditPlan,
+    Drift(i32),
+    RouteLost,
+    GatewayPending,
+    /// The leader dies after its first write of this pass.
+    Crash,
+    ClockBack,
+}
+
+const REVISIONS: [&str; 4] = [OCHRE, TEAL, "mauve", "lime"];
+
+fn verdict() -> impl Strategy<Value = Verdict> {
+    prop_oneof![4 => Just(Verdict::Pass), 1 => Just(Verdict::Fail), 1 => Just(Verdict::Insufficient), 1 => Just(Verdict::Error)]
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    prop_oneof![
+        30 => Just(Happening::Nothing),
+        2 => (0..REVISIONS.len()).prop_map(Happening::Want),
+        2 => verdict().prop_map(Happening::Gate),
+        1 => verdict().prop_map(Happening::Errors),
+        1 => verdict().prop_map(Happening::Bypass),
+        1 => (0..REVISIONS.len()).prop_map(Happening::Break),
+        1 => Just(Happening::Mend),
+        1 => any::<bool>().prop_map(Happening::Pause),
+        1 => (0..6).prop_map(Happening::Replicas),
+        1 => Just(Happening::Restart),
+        1 => Just(Happening::EditPlan),
+        1 => (0..=100).prop_map(Happening::Drift),
+        1 => Just(Happening::RouteLost),
+        1 => Just(Happening::GatewayPending),
+        2 => Just(Happening::Crash),
+        1 => Just(Happening::ClockBack),
+    ]
+}
+
+fn happen(sim: &mut Sim, happening: &Happening) {
+    match happening {
+        Happening::Want(index) => drop(sim.want(REVISIONS[*index])),
+        Happening::Gate(verdict) => drop(sim.say("success", *verdict)),
+        Happening::Errors(verdict) => drop(sim.say("errors", *verdict)),
+        Happening::Bypass(verdict) => drop(sim.say("bypass", *verdict)),
+        Happening::Break(index) => sim.broken.push(REVISIONS[*index]),
+        Happening::Mend => sim.broken.clear(),
+        Happening::Pause(paused) => sim.seen.paused = *paused,
+        Happening::Replicas(replicas) => sim.seen.replicas = *replicas,
+        Happening::EditPlan => sim.plan.hash.push('x'),
+        Happening::RouteLost => sim.seen.route = Route::Missing,
+        Happening::ClockBack => sim.now = Timestamp::from_second(sim.now.as_second() - 5).unwrap(),
+        Happening::Restart => {
+            for pods in sim.seen.pods.values_mut().filter(|pods| pods.size > 0) {
+                *pods.restarts.entry("pod-a".into()).or_default() += 1;
+            }
+        }
+        Happening::Drift(share) => {
+            if let Route::Seen { shares: Shares::Split { weight, .. }, .. } = &mut sim.seen.route {
+                *weight = *share;
+            }
+        }
+        Happening::GatewayPending => {
+            if let Route::Seen { programmed, .. } = &mut sim.seen.route {
+                *programmed = Programmed::Pending;
+            }
+        }
+        Happening::Nothing | Happening::Crash => {}
+    }
+}
+
+/// One pass in which the leader may die between its two writes: status first on the way up, route first on the way down.
+fn pass(sim: &mut Sim, crash: bool) {
+    sim.now = after(sim.now, seconds(1));
+    sim.sample();
+    let before = sim.clone();
+    let step = sim.decide();
+    promises(&before, &step);
+    if step.wanted.falling {
+        sim.perform(&step.wanted);
+        if !crash {
+            sim.commit(&step);
+        }
+    } else {
+        sim.commit(&step);
+        if !crash {
+            sim.perform(&step.wanted);
+        }
+    }
+    sim.settle();
+}
+
+/// The promises that one decision can break.
+fn promises(before: &Sim, step: &Step) {
+    let running = step.state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
+    // 1. Weight bound.
+    if let (Some(Shares::Split { canary, weight, .. }), Some(launch)) = (&step.wanted.shares, running) {
+        let bound = match launch.phase {
+            Phase::Progressing => before.plan.stages[usize::try_from(launch.stage).unwrap()].weight,
+            Phase::Promoting => 100,
+            Phase::RollingBack | Phase::Complete => before.state.launch.as_ref().map_or(0, |launch| launch.weight),
+        };
+        assert!(*weight <= bound, "weight {weight} above {bound}");
+        // 6. Finality: a weight never rises for a rejected revision.
+        let rejected = step.state.rejected.iter().any(|rejected| rejected.revision == *canary);
+        let now = match &before.seen.route {
+            Route::Seen { shares: Shares::Split { weight, canary: seen, .. }, .. } if seen == canary => *weight,
+            _ => 0,
+        };
+        assert!(
+            !rejected || *weight <= now.max(before.state.launch.as_ref().map_or(0, |launch| launch.weight)),
+            "a rejected revision rises"
+        );
+        // Going up, write why first: a weight that is asked for was in the status before, or is written with it now.
+        assert!(*weight <= launch.weight || step.wanted.falling);
+        // 4. Order: the share has its pods before it has its traffic.
+        if *weight > now && launch.phase != Phase::RollingBack && before.seen.replicas > 0 {
+            let ready = before.seen.pods.get(canary).map_or(0, |pods| pods.ready);
+            assert!(
+                ready > 0 || before.state.launch.as_ref().is_some_and(|launch| launch.weight == *weight),
+                "traffic before pods"
+            );
+        }
+    }
+    // 2. No promotion without proof: a stage is left only when its gates pass now.
+    if let (Some(old), Some(new)) = (&before.state.launch, &step.state.launch)
+        && old.id == new.id
+        && old.plan_hash == new.plan_hash
+        && old.phase == Phase::Progressing
+        && (new.stage > old.stage || new.phase == Phase::Promoting)
+    {
+        let verdict = before.verdicts.get("success").copied().unwrap_or(Verdict::Pass);
+        assert_eq!(verdict, Verdict::Pass, "left a stage on {verdict:?}");
+        assert!(!before.seen.paused, "left a stage while paused");
+    }
+    // 3. Rollback wins: a bypass is answered in the pass that sees it.
+    if let Some(old) = before.state.launch.as_ref().filter(|l| matches!(l.phase, Phase::Progressing | Phase::Promoting))
+        && before.verdicts.get("bypass") == Some(&Verdict::Fail)
+        && before.now > old.started_at
+    {
+        let new = step.state.launch.as_ref().unwrap();
+        assert!(matches!(new.phase, Phase::RollingBack | Phase::Complete), "a fired trigger was not obeyed: {new:?}");
+    }
+    // The agent's Service never leaves stable without a promotion.
+    if let (Some(service), Some(stable)) = (&step.wanted.service, &step.state.stable)
+        && *service != stable.revision
+    {
+        assert!(running.is_some_and(|launch| launch.phase == Phase::Promoting
+            && launch.weight == 100
+            && launch.revision == *service));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_promises_hold_whatever_happens(happenings in prop::collection::vec(happening(), 1..250)) {
+        let mut sim = Sim::with_stable();
+        for happening in &happenings {
+            happen(&mut sim, happening);
+            pass(&mut sim, matches!(happening, Happening::Crash));
+        }
+    }
+
+    #[test]
+    fn when_nothing_more_happens_the_agent_comes_to_rest(happenings in prop::collection::vec(happening(), 1..120)) {
+        let mut sim = Sim::with_stable();
+        for happening in &happenings {
+            happen(&mut sim, happening);
+            pass(&mut sim, matches!(happening, Happening::Crash));
+        }
+        sim.broken.clear();
+        sim.verdicts.clear();
+        sim.seen.paused = false;
+        sim.seen.replicas = 4;
+        if let Route::Seen { programmed, .. } = &mut sim.seen.route {
+            *programmed = Programmed::Yes;
+        }
+        for _ in 0..400 {
+            pass(&mut sim, false);
+            for pods in sim.seen.pods.values_mut() {
+                pods.restarts.clear();
+            }
+        }
+        let WantedRevision::Known(wanted) = sim.seen.wanted.clone() else { unreachable!() };
+        let rejected = sim.state.rejected.iter().any(|r| r.revision == wanted);
+        prop_assert!(sim.stable() == wanted || rejected, "{} is neither stable nor rejected: {:#?}", wanted, sim.state);
+        prop_assert_eq!(sim.weight(), 0);
+        prop_assert_eq!(sim.seen.service.as_deref(), Some(sim.stable()));
+        let step = sim.decide();
+        prop_assert_eq!(&step.state, &sim.state, "a second look changes nothing");
+        prop_assert_eq!(step.wake_at, None);
+        let sizes: Vec<_> = sim.seen.pods.iter().filter(|(_, pods)| pods.size > 0).collect();
+        prop_assert_eq!(sizes.len(), 1, "only stable has pods");
+    }
+
+    #[test]
+    fn the_same_input_gives_the_same_decision(happenings in prop::collection::vec(happening(), 1..60)) {
+        let mut sim = Sim::with_stable();
+        for happening in &happenings {
+            happen(&mut sim, happening);
+            let (one, two) = (sim.clone().decide(), sim.clone().decide());
+            prop_assert_eq!(one, two);
+            pass(&mut sim, false);
+        }
+    }
+}

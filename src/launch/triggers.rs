@@ -1,0 +1,147 @@
+//! Triggers: what ends a launch as soon as it fires.
+//!
+//! `for` counts consecutive breach: a Pass resets it, Insufficient and Error neither count nor reset, and gaps between
+//! samples are not breach time. The breach's start is remembered in status, so a restart of the controller changes nothing.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+
+use super::time::{after, between, human};
+use super::{CheckName, Measured, Observation, Plan, Pods, Trigger, TriggerCheck, capacity};
+use crate::api::{Breach, Launch, PodCondition, SeenRestart, Verdict};
+
+/// At most so many restarts are remembered; more than any trigger may ask for.
+const SEEN_RESTARTS: usize = 32;
+
+/// A trigger that fired.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Fired {
+    /// Name of the trigger.
+    pub(super) trigger: String,
+    /// The numbers behind it.
+    pub(super) message: String,
+    /// When the breach was first seen.
+    pub(super) breached_at: Timestamp,
+}
+
+/// Judges every trigger, remembers the breaches, and says which fired (the first of the plan) or when to look again.
+pub(super) fn judge(
+    launch: &mut Launch,
+    plan: &Plan,
+    seen: &Observation,
+    now: Timestamp,
+) -> (Option<Fired>, Option<Timestamp>) {
+    remember_restarts(launch, seen, now);
+    launch.breaches.retain(|breach| plan.triggers.iter().any(|trigger| trigger.name == breach.trigger));
+    let (mut fired, mut wake) = (None, None);
+    for trigger in &plan.triggers {
+        let Some(reading) = read(trigger, launch, plan, seen, now) else {
+            continue;
+        };
+        match reading.verdict {
+            Verdict::Pass => launch.breaches.retain(|breach| breach.trigger != trigger.name),
+            Verdict::Insufficient | Verdict::Error | Verdict::NotApplicable => {}
+            Verdict::Fail => {
+                let breach = remember_breach(&mut launch.breaches, trigger, &reading, plan.interval);
+                let lasted = between(breach.since, reading.sampled_at);
+                if lasted >= trigger.lasting {
+                    fired = fired.or(Some(fire(trigger, &breach, &reading, lasted)));
+                } else if !matches!(trigger.check, TriggerCheck::Metric(_)) {
+                    let due = after(breach.since, trigger.lasting);
+                    wake = Some(wake.map_or(due, |earlier: Timestamp| earlier.min(due)));
+                }
+            }
+        }
+    }
+    (fired, wake)
+}
+
+/// What a trigger's check says now. Pod health is watched and always fresh; a metric is as old as its sample.
+fn read(trigger: &Trigger, launch: &Launch, plan: &Plan, seen: &Observation, now: Timestamp) -> Option<Measured> {
+    let none = Pods::default();
+    let pods = seen.pods.get(&launch.revision).unwrap_or(&none);
+    let watched = |breach: Option<String>| Measured {
+        verdict: if breach.is_some() { Verdict::Fail } else { Verdict::Pass },
+        message: breach.unwrap_or_default(),
+        sampled_at: now,
+    };
+    match &trigger.check {
+        TriggerCheck::Metric(_) => seen
+            .measured
+            .get(&CheckName::Trigger(trigger.name.clone()))
+            .filter(|measured| measured.sampled_at > launch.started_at)
+            .cloned(),
+        TriggerCheck::Restarts(limit, within) => Some(watched(too_many_restarts(launch, pods, *limit, *within, now))),
+        TriggerCheck::Condition(PodCondition::CrashLoop) => Some(watched(pods.crash_loop.clone())),
+        TriggerCheck::Condition(PodCondition::ImagePull) => Some(watched(pods.image_pull.clone())),
+        TriggerCheck::Condition(PodCondition::Unready) => {
+            let asked = capacity::of_canary(launch, plan, seen);
+            Some(watched((pods.ready < asked).then(|| format!("{}/{asked} pods ready", pods.ready))))
+        }
+    }
+}
+
+/// Notes a sample that is in breach. Time in which nothing could be measured moves the breach's start forward.
+fn remember_breach(breaches: &mut Vec<Breach>, trigger: &Trigger, reading: &Measured, interval: Duration) -> Breach {
+    let at = reading.sampled_at;
+    if let Some(breach) = breaches.iter_mut().find(|breach| breach.trigger == trigger.name) {
+        if matches!(trigger.check, TriggerCheck::Metric(_)) {
+            let gap = between(breach.last_seen, at);
+            if gap > longest_step(interval) {
+                breach.since = after(breach.since, gap);
+            }
+            breach.last_seen = breach.last_seen.max(at);
+        }
+        return breach.clone();
+    }
+    let breach = Breach { trigger: trigger.name.clone(), since: at, first_seen: at, last_seen: at };
+    breaches.push(breach.clone());
+    breach
+}
+
+/// Samples may be so far apart and still be consecutive: one may be lost.
+fn longest_step(interval: Duration) -> Duration {
+    interval * 2 + Duration::from_secs(1)
+}
+
+fn fire(trigger: &Trigger, breach: &Breach, reading: &Measured, lasted: Duration) -> Fired {
+    let lasting = if trigger.lasting.is_zero() { String::new() } else { format!(" for {}", human(lasted)) };
+    Fired {
+        trigger: trigger.name.clone(),
+        message: format!("{}: {}{lasting}", trigger.name, reading.message),
+        breached_at: breach.first_seen,
+    }
+}
+
+/// Remembers each restart count of the canary's pods when it first rises.
+fn remember_restarts(launch: &mut Launch, seen: &Observation, now: Timestamp) {
+    let Some(pods) = seen.pods.get(&launch.revision) else {
+        return;
+    };
+    for (pod, count) in &pods.restarts {
+        let known = launch.restarts.iter().filter(|r| &r.pod == pod).map(|r| r.count).max().unwrap_or(0);
+        if *count > known {
+            launch.restarts.push(SeenRestart { pod: pod.clone(), count: *count, at: now });
+        }
+    }
+    let surplus = launch.restarts.len().saturating_sub(SEEN_RESTARTS);
+    launch.restarts.drain(..surplus);
+}
+
+/// Counts the restarts of all pods within the span: each pod's highest count less what it had before the span began.
+fn too_many_restarts(launch: &Launch, pods: &Pods, limit: i32, within: Duration, now: Timestamp) -> Option<String> {
+    let recent = |restart: &SeenRestart| between(restart.at, now) <= within;
+    let highest = |pod: &str, old: bool| {
+        let of_pod = launch.restarts.iter().filter(|restart| restart.pod == pod);
+        of_pod.filter(|restart| !old || !recent(restart)).map(|restart| restart.count).max().unwrap_or(0)
+    };
+    let mut names: Vec<&str> = launch.restarts.iter().map(|restart| restart.pod.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let restarts: i32 = names.iter().map(|pod| highest(pod, false) - highest(pod, true)).sum();
+    (restarts >= limit).then(|| {
+        let cause = pods.crash_loop.as_ref().map(|cause| format!(" ({cause})")).unwrap_or_default();
+        format!("{restarts} restarts within {} (limit {limit}){cause}", human(within))
+    })
+}

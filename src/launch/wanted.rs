@@ -1,0 +1,105 @@
+//! What the cluster should look like, derived from what is remembered and what is seen. Nothing here changes a decision.
+
+use std::collections::BTreeSet;
+
+use super::{Decision, Observation, Plan, Programmed, Route, Shares, Wanted, capacity};
+use crate::api::{Launch, Outcome, Phase, State};
+
+/// The cluster as it should be now.
+pub(super) fn wanted(state: &State, plan: &Plan, seen: &Observation) -> Wanted {
+    let running = state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
+    let shares = (seen.route != Route::NotUsed).then(|| running.map_or(Shares::AtRest, |launch| shares(launch, seen)));
+    Wanted {
+        sizes: capacity::sizes(state, plan, seen),
+        keep: keep(state, seen),
+        shares,
+        service: service(state, running, seen),
+        decision: state.launch.as_ref().and_then(written),
+        falling: running
+            .is_some_and(|launch| launch.phase == Phase::RollingBack || canary_share(launch, seen) > launch.weight),
+    }
+}
+
+fn shares(launch: &Launch, seen: &Observation) -> Shares {
+    let Some(stable) = &launch.stable else {
+        return Shares::AtRest;
+    };
+    let split = Shares::Split { stable: stable.clone(), canary: launch.revision.clone(), weight: launch.weight };
+    let untouched = matches!(seen.route, Route::Seen { shares: Shares::AtRest, .. }) && !service_moved(launch, seen);
+    match launch.phase {
+        Phase::Progressing if launch.weight == 0 => Shares::AtRest,
+        Phase::Promoting if launch.weight == 0 || service_moved(launch, seen) => Shares::AtRest,
+        Phase::RollingBack if untouched => Shares::AtRest,
+        Phase::Progressing | Phase::Promoting | Phase::RollingBack => split,
+        Phase::Complete => Shares::AtRest,
+    }
+}
+
+/// The agent's Service selects stable; it moves when the canary's 100 % was read back.
+fn service(state: &State, running: Option<&Launch>, seen: &Observation) -> Option<String> {
+    if let Some(launch) = running.filter(|launch| launch.phase == Phase::Promoting && launch.weight == 100) {
+        let confirmed = match (&seen.route, &launch.stable) {
+            (Route::NotUsed, _) | (_, None) => true,
+            (Route::Seen { programmed: Programmed::Yes, .. }, _) => read_back(launch, seen),
+            _ => false,
+        };
+        if confirmed || service_moved(launch, seen) {
+            return Some(launch.revision.clone());
+        }
+    }
+    state.stable.as_ref().map(|stable| stable.revision.clone())
+}
+
+/// Revisions whose objects stay: what runs, what may be gone back to, and the last canary for a look at it.
+fn keep(state: &State, seen: &Observation) -> BTreeSet<String> {
+    let trusted = state.trusted.iter().take(seen.history_limit + 1).map(|trusted| &trusted.revision);
+    let stable = state.stable.iter().map(|stable| &stable.revision);
+    let retiring = state.retiring.iter().map(|retiring| &retiring.revision);
+    let launch = state.launch.iter().map(|launch| &launch.revision);
+    trusted.chain(stable).chain(retiring).chain(launch).cloned().collect()
+}
+
+/// The decision that is written with the canary's fall, and stays on the route until a later launch raises a weight.
+fn written(launch: &Launch) -> Option<Decision> {
+    let outcome = launch.outcome.filter(|outcome| *outcome != Outcome::Succeeded)?;
+    Some(Decision {
+        launch: launch.id.clone(),
+        revision: launch.revision.clone(),
+        outcome,
+        reason: launch.reason.clone().unwrap_or_default(),
+        message: launch.message.clone().unwrap_or_default(),
+        at: launch.decided_at?,
+    })
+}
+
+/// Whether the agent's Service selects the canary.
+pub(super) fn service_moved(launch: &Launch, seen: &Observation) -> bool {
+    seen.service.as_ref() == Some(&launch.revision)
+}
+
+/// The share that the canary has in the route (or through the agent's Service), as the API server holds it.
+pub(super) fn canary_share(launch: &Launch, seen: &Observation) -> i32 {
+    match &seen.route {
+        Route::Seen { shares: Shares::Split { canary, weight, .. }, .. } if *canary == launch.revision => *weight,
+        Route::Seen { shares: Shares::Split { stable, weight, .. }, .. } if *stable == launch.revision => 100 - *weight,
+        Route::Seen { shares: Shares::Split { .. }, .. } => 0,
+        _ if service_moved(launch, seen) => 100,
+        _ => 0,
+    }
+}
+
+/// Whether the API server holds just the shares that the launch asks for.
+pub(super) fn read_back(launch: &Launch, seen: &Observation) -> bool {
+    let moved = service_moved(launch, seen);
+    match &seen.route {
+        Route::NotUsed | Route::Missing => launch.phase != Phase::RollingBack || !moved,
+        Route::Seen { shares: Shares::AtRest, .. } => launch.weight == 0 && !moved,
+        Route::Seen { shares: Shares::Split { stable, canary, weight }, .. } => {
+            *canary == launch.revision
+                && launch.stable.as_ref() == Some(stable)
+                && *weight == launch.weight
+                && (launch.phase != Phase::RollingBack || !moved)
+        }
+        Route::Unusable(_) | Route::Seen { shares: Shares::Foreign(_), .. } => false,
+    }
+}

@@ -1,0 +1,3 @@
+module sluice/tools/cluster
+
+go 1.26
