@@ -96,7 +96,7 @@ test-cluster: images ## the tests on a cluster of their own
 	[ -n "$(KEEP)" ] || $(CLUSTER) down --name $(TEST_CLUSTER) >/dev/null; \
 	$(CLUSTER) up --name $(TEST_CLUSTER); \
 	$(CLUSTER) load --name $(TEST_CLUSTER) $(IMAGE_TARS); \
-	. .cluster/$(TEST_CLUSTER)/env; \
+	. .cluster/$(TEST_CLUSTER)/env; export PROMETHEUS_BIN=$$($(CLUSTER) path prometheus prometheus); \
 	cargo test --workspace --locked
 
 # ---- images and clusters

@@ -60,7 +60,7 @@ pub struct AgentDeploymentSpec {
     /// Asks for HTTP probes on the first container where the template has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<Health>,
-    /// Who moves the traffic. Without it the agent's Service alone moves, from 0 to 100 %.
+    /// Who moves the traffic. Without it the agent's Service moves in one write after the last stage, whose traffic is 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traffic: Option<Traffic>,
     /// How the agent is measured.

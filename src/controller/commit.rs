@@ -1,5 +1,5 @@
 //! The only write of an agent's status: once per pass, guarded by `resourceVersion`, and only when it means something new.
-//! What users are told follows the write, so that nothing is told that was not decided.
+//! What users are told follows the write, so that nothing is told that was not decided, and holds up no traffic.
 
 use kube::api::{Patch, PatchParams};
 use kube::runtime::events::{Event, EventType};
@@ -13,7 +13,7 @@ use crate::api::{AGENT_LABEL, AgentDeployment, AgentDeploymentStatus, Launch, Ou
 use crate::launch::{self, Observation, Step};
 use k8s_openapi::jiff::Timestamp;
 
-/// Writes the status, then tells what was decided.
+/// Writes the status.
 pub(crate) async fn commit(
     ctx: &Context,
     agent: &AgentDeployment,
@@ -36,8 +36,7 @@ pub(crate) async fn commit(
         let write = async { api.patch_status(&name, &params, &Patch::Apply(&body)).await };
         ctx.calls.write("patch", "AgentDeployment/status", &name, write).await?;
     }
-    tell(ctx, agent, step).await;
-    measure(ctx, before.state.launch.as_ref(), step, now);
+    measure(ctx, before.state.launch.as_ref(), step);
     Ok(())
 }
 
@@ -62,8 +61,8 @@ fn status(
     }
 }
 
-/// One log line, one Event and one count per decision.
-async fn tell(ctx: &Context, agent: &AgentDeployment, step: &Step) {
+/// One log line, one Event and one count per decision that was committed.
+pub(crate) async fn tell(ctx: &Context, agent: &AgentDeployment, step: &Step) {
     let launch = step.state.launch.as_ref().map_or("-", |launch| &launch.id);
     let (namespace, name) = (agent.namespace().unwrap_or_default(), agent.name_any());
     for event in &step.events {
@@ -85,11 +84,11 @@ async fn tell(ctx: &Context, agent: &AgentDeployment, step: &Step) {
 }
 
 /// How long a rollback took from the first breaching sample to the write that has just been accepted.
-fn measure(ctx: &Context, before: Option<&Launch>, step: &Step, now: Timestamp) {
+fn measure(ctx: &Context, before: Option<&Launch>, step: &Step) {
     let Some(launch) = &step.state.launch else { return };
     let newly = launch.outcome == Some(Outcome::RolledBack) && launch.phase != Phase::Progressing;
     let known = before.is_some_and(|before| before.id == launch.id && before.outcome.is_some());
     if let (true, false, Some(breached)) = (newly, known, launch.breached_at) {
-        ctx.calls.metrics.breach_to_write.observe(now.duration_since(breached).as_secs_f64());
+        ctx.calls.metrics.breach_to_write.observe(ctx.now().duration_since(breached).as_secs_f64());
     }
 }

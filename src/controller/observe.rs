@@ -8,8 +8,8 @@ use kube::runtime::reflector::ObjectRef;
 
 use super::context::{Context, Key};
 use super::prepare::Prepared;
-use crate::api::{AgentDeployment, DEFAULT_HISTORY, Phase};
-use crate::launch::{CheckName, Decision, GateCheck, Observation, Plan, Pods, Question, Route, Step, TriggerCheck};
+use crate::api::{AgentDeployment, DEFAULT_HISTORY, Phase, State};
+use crate::launch::{CheckName, Decision, GateCheck, Measured, Observation, Plan, Pods, Question, Route, TriggerCheck};
 use crate::signals::Watch;
 use crate::{children, traffic};
 
@@ -29,7 +29,7 @@ pub(crate) fn observe(ctx: &Context, key: &Key, agent: &AgentDeployment, prepare
         route,
         service: service.as_ref().and_then(|service| children::selected_revision(service)),
         decision: newest(on_route, on_service),
-        measured: ctx.sampler.latest(key),
+        measured: BTreeMap::new(),
     }
 }
 
@@ -65,9 +65,21 @@ fn route(ctx: &Context, key: &Key, agent: &AgentDeployment) -> (Route, Option<De
     }
 }
 
-/// Tells the sampler what the next pass wants to know. Only agents that launch are measured.
-pub(crate) fn ask(ctx: &Context, key: &Key, prepared: &Prepared, step: &Step, seen: &Observation) {
-    let running = step.state.launch.as_ref();
+/// What the metrics say of the launch, in the light of the pods that are ready now.
+pub(crate) fn measure(
+    ctx: &Context,
+    key: &Key,
+    prepared: &Prepared,
+    state: &State,
+    seen: &Observation,
+) -> BTreeMap<CheckName, Measured> {
+    ask(ctx, key, prepared, state, seen);
+    ctx.sampler.latest(key)
+}
+
+/// Tells the sampler what a pass wants to know. Only agents that launch are measured.
+pub(crate) fn ask(ctx: &Context, key: &Key, prepared: &Prepared, state: &State, seen: &Observation) {
+    let running = state.launch.as_ref();
     let Some(launch) = running.filter(|launch| matches!(launch.phase, Phase::Progressing | Phase::Promoting)) else {
         ctx.sampler.forget(key);
         return;

@@ -36,8 +36,9 @@ pub(crate) async fn reconcile(watched: &WatchedAgent, ctx: &Context) -> Result<A
     };
 
     let prepared = prepare::prepare(ctx, &key, &agent).await;
-    let seen = observe::observe(ctx, &key, &agent, &prepared);
     let state = agent.status.clone().unwrap_or_default().state;
+    let mut seen = observe::observe(ctx, &key, &agent, &prepared);
+    seen.measured = observe::measure(ctx, &key, &prepared, &state, &seen);
     let now = ctx.now();
     let step = launch::step(&prepared.plan, &state, &seen, now);
 
@@ -45,8 +46,10 @@ pub(crate) async fn reconcile(watched: &WatchedAgent, ctx: &Context) -> Result<A
         perform::traffic(ctx, &agent, &prepared, &step).await?;
     }
     commit::commit(ctx, &agent, &seen, &step, now).await?;
-    perform::perform(ctx, &agent, &prepared, &step).await?;
-    observe::ask(ctx, &key, &prepared, &step, &seen);
+    let performed = perform::perform(ctx, &agent, &prepared, &step).await;
+    commit::tell(ctx, &agent, &step).await;
+    performed?;
+    observe::ask(ctx, &key, &prepared, &step.state, &seen);
 
     ctx.remember(&key, |memory| memory.failures = 0);
     ctx.calls.metrics.passes.observe(begun.elapsed().as_secs_f64());

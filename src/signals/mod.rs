@@ -1,7 +1,7 @@
 //! Where verdicts come from: metrics sources asked outside the reconcile loop, and their answers judged.
 //!
-//! The way of a number: [`source`] says whom to ask, [`query`] what to ask, [`prometheus`] asks, [`sample`] reads the
-//! answer, [`judge`] makes it a verdict, [`sampler`] runs all of it. Nothing here decides what a verdict means for a
+//! The way of a number: `source` says whom to ask, `query` what to ask, `prometheus` asks, `sample` reads the
+//! answer, `judge` makes it a verdict, `sampler` runs all of it. Nothing here decides what a verdict means for a
 //! launch (that is `launch/`), and nothing here talks to the Kubernetes API.
 
 mod judge;
@@ -12,6 +12,8 @@ mod sample;
 mod sampler;
 mod selector;
 mod source;
+#[cfg(test)]
+mod testing;
 
 pub use judge::judge;
 pub use metrics::SamplerMetrics;

@@ -182,3 +182,122 @@ fn seconds(at: Timestamp) -> String {
     let millis = at.as_millisecond();
     format!("{}.{:03}", millis.div_euclid(1000), millis.rem_euclid(1000))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::{RevisionKey, Sample};
+    use super::super::testing::{Fake, Reply, vector};
+    use super::*;
+    use std::io::Write as _;
+
+    const AT: &str = "2026-11-21T02:00:00.25Z";
+
+    async fn ask(fake: &Fake, more: &str) -> Result<Answer, ClientError> {
+        let client = Client::new(fake.source(more)).unwrap();
+        client.ask("up{a=\"b\"} or c", AT.parse().unwrap()).await
+    }
+
+    fn http(status: u16, more: &'static str, body: &str) -> Reply {
+        Reply::Http(status, more, body.to_owned())
+    }
+
+    #[tokio::test]
+    async fn a_query_is_sent_with_its_instant_and_its_deadline() {
+        let fake = Fake::of(&[("teal", "value", "4")]).await;
+        let answer = ask(&fake, ", timeout: 2s").await.unwrap();
+        let key =
+            RevisionKey { namespace: "support".to_owned(), agent: "refund".to_owned(), revision: "teal".to_owned() };
+        assert_ne!(answer.of(&key), Sample::default());
+        let request = fake.requests().remove(0);
+        assert!(request.starts_with("POST /api/v1/query HTTP/1.1\r\n"), "{request}");
+        assert!(request.ends_with("query=up%7Ba%3D%22b%22%7D+or+c&time=1795226400.250&timeout=2000ms"), "{request}");
+        assert!(!request.to_ascii_lowercase().contains("authorization"), "{request}");
+    }
+
+    #[tokio::test]
+    async fn every_fault_has_its_kind_and_tells_nothing_of_the_answer() {
+        let fake = Fake::of(&[]).await;
+        let redirect = "location: http://127.0.0.1:1/secret\r\n";
+        for (reply, expected) in [
+            (Reply::Hang, "timed out after 300ms"),
+            (Reply::HangInside, "timed out after 300ms"),
+            (Reply::Break, "the connection broke"),
+            (http(500, "", "secret"), "HTTP status 500"),
+            (http(401, "", "secret"), "HTTP status 401"),
+            (http(422, "", r#"{"status":"error","error":"secret"}"#), "HTTP status 422"),
+            (http(302, redirect, "secret"), "HTTP status 302"),
+            (http(307, redirect, "secret"), "HTTP status 307"),
+            (http(200, "", "<html>secret"), "answer not understood: it is not the answer of a Prometheus query API"),
+            (
+                http(200, "", r#"{"status":"error","error":"secret"}"#),
+                "answer not understood: the source reports an error",
+            ),
+        ] {
+            fake.set(reply.clone());
+            let before = fake.requests().len();
+            // Short only where nothing comes, so that a busy machine does not fail the test.
+            let hangs = matches!(reply, Reply::Hang | Reply::HangInside);
+            let more = if hangs { ", timeout: 300ms" } else { ", timeout: 30s" };
+            let error = ask(&fake, more).await.unwrap_err();
+            assert_eq!(error.to_string(), expected, "{reply:?}");
+            assert!(!format!("{error:?}").contains("secret"), "{error:?}");
+            assert_eq!(fake.requests().len(), before + 1, "no retry, no redirect: {reply:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_end_is_cut_off() {
+        let fake = Fake::start(Reply::Endless).await;
+        assert_eq!(ask(&fake, ", timeout: 30s").await, Err(ClientError::TooLarge));
+    }
+
+    #[tokio::test]
+    async fn a_source_that_is_not_there_refuses() {
+        let fake = Fake::of(&[]).await;
+        let mut source = fake.source("");
+        source.url = "http://127.0.0.1:1".parse().unwrap();
+        let client = Client::new(source).unwrap();
+        let refused = client.ask("up", AT.parse().unwrap()).await;
+        assert_eq!(refused, Err(ClientError::Refused));
+    }
+
+    #[tokio::test]
+    async fn the_token_is_read_for_each_query_and_never_shown() {
+        let path = std::env::temp_dir().join(format!("sluice-token-{}", std::process::id()));
+        let write = |text: &str| {
+            std::fs::File::create(&path).unwrap().write_all(text.as_bytes()).unwrap();
+        };
+        let fake = Fake::start(vector(&[])).await;
+        let more = format!(", bearerTokenFile: {}", path.display());
+        let client = Client::new(fake.source(&more)).unwrap();
+        for token in ["first", "second"] {
+            write(&format!("{token}\n"));
+            client.ask("up", AT.parse().unwrap()).await.unwrap();
+            let request = fake.requests().pop().unwrap();
+            assert!(request.contains(&format!("authorization: Bearer {token}\r\n")), "{request}");
+        }
+        for wrong in ["", " \n", "two\nlines"] {
+            write(wrong);
+            let error = client.ask("up", AT.parse().unwrap()).await.unwrap_err();
+            assert_eq!(error, ClientError::Token, "{wrong:?}");
+        }
+        std::fs::remove_file(&path).unwrap();
+        let error = client.ask("up", AT.parse().unwrap()).await.unwrap_err();
+        assert_eq!(error.to_string(), "bearerTokenFile cannot be read or holds no token");
+        assert_eq!(fake.requests().len(), 2, "nothing is asked without the token");
+    }
+
+    #[tokio::test]
+    async fn a_wrong_ca_file_is_told_at_start() {
+        let fake = Fake::of(&[]).await;
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        for (more, expected) in [
+            (", caFile: /nowhere".to_owned(), "caFile /nowhere: No such file"),
+            (format!(", caFile: {file}"), "no certificate found: it must hold PEM certificates"),
+        ] {
+            let error = Client::new(fake.source(&more)).err().unwrap().to_string();
+            assert!(error.starts_with("metrics source \"default\": caFile"), "{error}");
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

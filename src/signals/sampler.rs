@@ -330,9 +330,6 @@ impl Sampler {
         let result = client.ask(&query.text(source, revisions), at).await;
         let failure = result.as_ref().err().map(ClientError::kind);
         self.metrics.asked(&source.name, began.elapsed(), failure);
-        if let Err(error) = &result {
-            tracing::warn!(source = %source.name, series = query.series(), %error, "could not ask a metrics source");
-        }
         result
     }
 
@@ -344,6 +341,7 @@ impl Sampler {
         let mut state = self.state();
         let State { agents, in_flight, to_wake } = &mut *state;
         in_flight.remove(&done.ask);
+        let mut news = false;
         for (key, watched) in agents {
             let Watched { watch, checks } = watched;
             // The agent may have moved on to other revisions since: those were not asked for.
@@ -361,8 +359,13 @@ impl Sampler {
                 check.due = check.due.max(next); // what was missed while it was under way is not made up for
                 if check.take(source, key, watch, done) {
                     to_wake.insert(key.clone());
+                    news = true;
                 }
             }
+        }
+        if let (true, Err(error)) = (news, &done.result) {
+            // Once, not with every sample: the counters tell how often.
+            tracing::warn!(source = %source.name, series = done.ask.query.series(), %error, "could not ask a metrics source");
         }
     }
 
@@ -456,5 +459,357 @@ async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Fake, Reply, body, vector};
+    use super::*;
+    use crate::api::standard_metrics;
+    use crate::launch::Bounds;
+    use std::cell::Cell;
+    use std::sync::Arc;
+
+    thread_local! {
+        /// How far the clock of this test is ahead, in seconds.
+        static AHEAD: Cell<i64> = const { Cell::new(0) };
+    }
+
+    fn now() -> Timestamp {
+        Timestamp::now() + SignedDuration::from_secs(AHEAD.get())
+    }
+
+    const GOOD: &[(&str, &str, &str)] = &[("teal", "amount", "99"), ("teal", "samples", "100"), ("teal", "pods", "1")];
+    const BAD: &[(&str, &str, &str)] = &[("teal", "amount", "9"), ("teal", "samples", "100"), ("teal", "pods", "1")];
+
+    /// A running sampler.
+    struct Running {
+        sampler: Arc<Sampler>,
+        woken: mpsc::Receiver<AgentKey>,
+        metrics: SamplerMetrics,
+        token: CancellationToken,
+        task: tokio::task::JoinHandle<()>,
+    }
+
+    fn build(sources: Vec<Source>, room: usize) -> (Arc<Sampler>, mpsc::Receiver<AgentKey>, SamplerMetrics) {
+        let (wake, woken) = mpsc::channel(room);
+        let metrics = SamplerMetrics::default();
+        let sampler = Sampler::new(sources, wake, metrics.clone(), now).unwrap();
+        (Arc::new(sampler), woken, metrics)
+    }
+
+    fn start(sources: Vec<Source>) -> Running {
+        let (sampler, woken, metrics) = build(sources, 8);
+        let token = CancellationToken::new();
+        let (runner, until) = (Arc::clone(&sampler), token.clone());
+        let task = tokio::spawn(async move { runner.run(until).await });
+        Running { sampler, woken, metrics, token, task }
+    }
+
+    impl Running {
+        /// Waits until the agent is woken, and tells what is then known of its one check.
+        async fn woken(&mut self) -> Measured {
+            let woken = tokio::time::timeout(Duration::from_secs(20), self.woken.recv());
+            assert_eq!(woken.await.unwrap(), Some(key()));
+            self.only()
+        }
+
+        fn only(&self) -> Measured {
+            let latest = self.sampler.latest(&key());
+            assert_eq!(latest.len(), 1, "{latest:?}");
+            latest.into_values().next().unwrap()
+        }
+    }
+
+    fn key() -> AgentKey {
+        ("support".to_owned(), "refund".to_owned())
+    }
+
+    fn gate(name: &str) -> CheckName {
+        CheckName::Gate(0, name.to_owned())
+    }
+
+    fn question(metric: &str, compare: Compare, low: &str) -> Question {
+        Question {
+            metric: standard_metrics().into_iter().find(|m| m.name == metric).unwrap(),
+            window: Some(Duration::from_mins(1)),
+            min_samples: 10,
+            compare,
+            bounds: Bounds { low: Some(low.parse().unwrap()), high: None, floor: None },
+        }
+    }
+
+    fn watch(canary: &str) -> Watch {
+        Watch {
+            source: "default".to_owned(),
+            interval: Duration::from_secs(1),
+            canary: canary.to_owned(),
+            stable: Some("ochre".to_owned()),
+            ready_pods: 1,
+            questions: [(gate("success"), question("success_rate", Compare::Value, "0.9"))].into(),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_agent_is_woken_when_its_verdict_changes_and_by_every_failing_sample() {
+        let fake = Fake::of(GOOD).await;
+        let mut running = start(vec![fake.source("")]);
+        running.sampler.watch(key(), watch("teal"));
+        let pass = running.woken().await;
+        assert_eq!((pass.verdict, pass.message.as_str()), (Verdict::Pass, "success_rate 99% (n=100) >= 90%"));
+        fake.asked(3).await; // a second pass wakes nobody
+        fake.set(vector(BAD));
+        let fail = running.woken().await;
+        assert_eq!((fail.verdict, fail.message.as_str()), (Verdict::Fail, "success_rate 9% (n=100) < 90%"));
+        let again = running.woken().await;
+        assert_eq!(again.verdict, Verdict::Fail);
+        assert!(pass.sampled_at < fail.sampled_at && fail.sampled_at < again.sampled_at);
+        let last = fake.requests().pop().unwrap();
+        let time = format!("time={}.{:03}", again.sampled_at.as_second(), again.sampled_at.as_millisecond() % 1000);
+        assert!(last.contains(&time), "{last}: what is remembered is what was asked: {time}");
+    }
+
+    #[tokio::test]
+    async fn a_failing_source_is_an_error_until_it_answers() {
+        let fake = Fake::start(Reply::Hang).await;
+        let mut running = start(vec![fake.source(", timeout: 1s")]);
+        running.sampler.watch(key(), watch("teal"));
+        for (reply, verdict, message) in [
+            (vector(GOOD), Verdict::Error, "source default: timed out after 1s"),
+            (Reply::Http(503, "", String::new()), Verdict::Pass, "success_rate 99% (n=100) >= 90%"),
+            (vector(&[]), Verdict::Error, "source default: HTTP status 503"),
+            (
+                vector(&[("teal", "amount", "NaN"), ("teal", "samples", "100")]),
+                Verdict::Insufficient,
+                "success_rate no data (0/1 pods seen by the source): source default: no series of up carry a revision \
+                 (labels namespace, agent, revision): check the relabelling and the source's labels",
+            ),
+            (
+                Reply::Http(200, "", body(GOOD).replace(r#""success","#, r#""success","warnings":["x"],"#)),
+                Verdict::Error,
+                "success_rate the source answered with something that is not a number",
+            ),
+        ] {
+            let said = running.woken().await;
+            assert_eq!((said.verdict, said.message.as_str()), (verdict, message));
+            fake.set(reply);
+        }
+        let warned = "source default: the source warned that its answer may be incomplete";
+        fake.asked(7).await; // an error after an error wakes nobody
+        fake.set(vector(GOOD));
+        assert_eq!(running.only().message, warned);
+        assert_eq!(running.woken().await.verdict, Verdict::Pass);
+
+        let mut registry = prometheus_client::registry::Registry::default();
+        running.metrics.register(&mut registry);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        for line in [
+            r#"sluice_sampler_query_failures_total{source="default",kind="timeout"} 1"#,
+            r#"sluice_sampler_query_failures_total{source="default",kind="status"} 1"#,
+            r#"sluice_sampler_queries_total{source="default"} "#,
+            r#"sluice_sampler_query_duration_seconds_count{source="default"} "#,
+        ] {
+            assert!(text.contains(line), "{line}: {text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_asked_says_so_at_once_and_is_not_asked() {
+        let fake = Fake::of(GOOD).await;
+        let (sampler, _woken, _) = build(vec![fake.source("")], 8);
+        let mut elsewhere = watch("teal");
+        elsewhere.source = "mimir".to_owned();
+        let mut evil = watch("teal");
+        for question in evil.questions.values_mut() {
+            question.metric.ratio.as_mut().unwrap().total.0 = "up or secrets".to_owned();
+        }
+        let mut first = watch("teal");
+        first.stable = None;
+        first.questions = [(gate("success"), question("success_rate", Compare::RatioToStable, "0.9"))].into();
+        for (watch, verdict, message) in [
+            (elsewhere, Verdict::Error, "no metrics source named mimir: the administrator's configuration has default"),
+            (
+                evil,
+                Verdict::Error,
+                "\"up or secrets\" is not a series: it does not begin with a metric name; write a metric name with label matchers, such as refunds_total{result=\"match\"}",
+            ),
+            (first, Verdict::NotApplicable, "success_rate does not apply: there is no stable revision to compare with"),
+        ] {
+            sampler.watch(key(), watch);
+            let said = sampler.latest(&key()).remove(&gate("success")).unwrap();
+            assert_eq!((said.verdict, said.message.as_str()), (verdict, message));
+            assert_eq!(sampler.due(), (BTreeMap::new(), None));
+        }
+    }
+
+    #[tokio::test]
+    async fn with_nobody_watched_it_sleeps() {
+        let fake = Fake::of(GOOD).await;
+        let (sampler, _woken, _) = build(vec![fake.source("")], 8);
+        assert_eq!(sampler.due(), (BTreeMap::new(), None));
+        sampler.watch(key(), watch("teal"));
+        sampler.forget(&key());
+        assert_eq!(sampler.due(), (BTreeMap::new(), None));
+        assert!(sampler.latest(&key()).is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_answer_about_another_revision_never_shows() {
+        let fake = Fake::of(GOOD).await;
+        let mut running = start(vec![fake.source("")]);
+        running.sampler.watch(key(), watch("teal"));
+        assert_eq!(running.woken().await.verdict, Verdict::Pass);
+        let gone = Arc::new(Notify::new());
+        fake.set(Reply::Held(Arc::clone(&gone), body(GOOD)));
+        let before = fake.requests().len();
+        fake.asked(before + 1).await;
+        // The question about teal is under way when the agent moves on.
+        running.sampler.watch(key(), watch("plum"));
+        assert!(running.sampler.latest(&key()).is_empty());
+        fake.set(vector(&[("plum", "amount", "1"), ("plum", "samples", "100"), ("plum", "pods", "1")]));
+        gone.notify_waiters();
+        let said = running.woken().await;
+        assert_eq!(said.message, "success_rate 1% (n=100) < 90%");
+        assert!(fake.requests()[before].contains("revision%3D%7E%22teal%22"));
+        assert!(fake.requests()[before + 1].contains("revision%3D%7E%22plum%22"));
+    }
+
+    #[tokio::test]
+    async fn a_changed_watch_keeps_only_the_answers_that_still_fit() {
+        let rows: Vec<_> =
+            GOOD.iter().copied().chain([("ochre", "amount", "99"), ("ochre", "samples", "100")]).collect();
+        let fake = Fake::of(&rows).await;
+        let mut running = start(vec![fake.source("")]);
+        let mut both = watch("teal");
+        both.interval = Duration::from_hours(1);
+        both.questions.insert(gate("ratio"), question("success_rate", Compare::RatioToStable, "0.9"));
+        running.sampler.watch(key(), both.clone());
+        running.woken.recv().await.unwrap();
+        let shown = |sampler: &Sampler| sampler.latest(&key()).into_keys().collect::<Vec<_>>();
+        assert_eq!(shown(&running.sampler), [gate("ratio"), gate("success")]);
+        assert_eq!(fake.requests().len(), 1, "both questions are one query");
+
+        running.token.cancel(); // what follows is asked no more
+        running.task.await.unwrap();
+        let sampler = running.sampler;
+        sampler.watch(key(), both.clone());
+        assert_eq!(shown(&sampler).len(), 2, "the same watch changes nothing");
+        both.stable = Some("umber".to_owned());
+        sampler.watch(key(), both.clone());
+        assert_eq!(shown(&sampler), [gate("success")], "another stable voids the comparison only");
+        both.questions.insert(gate("success"), question("success_rate", Compare::Value, "0.5"));
+        sampler.watch(key(), both);
+        assert_eq!(shown(&sampler), [], "another question voids the answer");
+    }
+
+    #[tokio::test]
+    async fn other_ready_pods_are_judged_on_the_numbers_that_are_known() {
+        let fake = Fake::of(&[("teal", "pods", "2")]).await;
+        let mut running = start(vec![fake.source("")]);
+        let mut counting = watch("teal");
+        counting.interval = Duration::from_hours(1);
+        counting.ready_pods = 2;
+        let mut none = question("policy_bypasses", Compare::Value, "0");
+        none.bounds.high = none.bounds.low.take();
+        counting.questions = [(gate("bypasses"), none)].into();
+        running.sampler.watch(key(), counting.clone());
+        assert_eq!(running.woken().await.message, "policy_bypasses 0 <= 0");
+        counting.ready_pods = 3;
+        running.sampler.watch(key(), counting);
+        let said = running.only();
+        assert_eq!(
+            (said.verdict, said.message.as_str()),
+            (Verdict::Insufficient, "policy_bypasses no data (2/3 pods seen by the source)")
+        );
+        assert_eq!(fake.requests().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn agents_with_the_same_question_share_one_query_and_it_never_overlaps() {
+        let fake = Fake::start(Reply::Hang).await;
+        let running = {
+            let (sampler, woken, metrics) = build(vec![fake.source("")], 8);
+            for i in 0..50 {
+                sampler.watch(("support".to_owned(), format!("agent-{i}")), watch(&format!("c0ffee{i}")));
+            }
+            let token = CancellationToken::new();
+            let (runner, until) = (Arc::clone(&sampler), token.clone());
+            let task = tokio::spawn(async move { runner.run(until).await });
+            Running { sampler, woken, metrics, token, task }
+        };
+        fake.asked(1).await;
+        let request = fake.requests().remove(0);
+        assert!(request.contains("c0ffee0%7Cc0ffee1%7C") && request.contains("c0ffee49"), "{request}");
+        running.sampler.watch(key(), watch("teal"));
+        assert_eq!(running.sampler.due().0, BTreeMap::new(), "due, but the same query is under way");
+        running.token.cancel();
+        running.task.await.unwrap();
+        assert_eq!(fake.requests().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_dead_source_does_not_hold_another_back() {
+        let (dead, alive) = (Fake::start(Reply::Hang).await, Fake::of(GOOD).await);
+        let mut hanging = dead.source(", timeout: 1m");
+        hanging.name = "dead".to_owned();
+        let mut running = start(vec![hanging, alive.source("")]);
+        let mut elsewhere = watch("teal");
+        elsewhere.source = "dead".to_owned();
+        running.sampler.watch(("support".to_owned(), "other".to_owned()), elsewhere);
+        dead.asked(1).await;
+        running.sampler.watch(key(), watch("teal"));
+        assert_eq!(running.woken().await.verdict, Verdict::Pass);
+        running.token.cancel();
+        running.task.await.unwrap(); // at once, though a query is under way
+    }
+
+    #[tokio::test]
+    async fn a_wake_that_finds_no_room_is_kept() {
+        let fake = Fake::of(&[]).await;
+        let (sampler, mut woken, _) = build(vec![fake.source("")], 1);
+        let names: BTreeSet<AgentKey> = (0..5).map(|i| ("support".to_owned(), format!("agent-{i}"))).collect();
+        for name in &names {
+            sampler.watch(name.clone(), watch("teal"));
+        }
+        let runner = Arc::clone(&sampler);
+        tokio::spawn(async move { runner.run(CancellationToken::new()).await });
+        let mut seen = BTreeSet::new();
+        while seen != names {
+            seen.insert(woken.recv().await.unwrap());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_sampler_that_stands_still_proves_nothing() {
+        let fake = Fake::of(GOOD).await;
+        let mut running = start(vec![fake.source("")]);
+        running.sampler.watch(key(), watch("teal"));
+        assert_eq!(running.woken().await.verdict, Verdict::Pass);
+        running.token.cancel();
+        AHEAD.set(17);
+        assert_eq!(running.only().verdict, Verdict::Pass, "3 intervals and 3 time-outs are 18s");
+        AHEAD.set(60);
+        let said = running.only();
+        assert_eq!(said.verdict, Verdict::Error);
+        assert!(
+            said.message.starts_with("no answer for 6") && said.message.ends_with("success_rate 99% (n=100) >= 90%"),
+            "{said:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn equal_intervals_fall_together_and_odd_ones_do_not_panic() {
+        let (sampler, _woken, _) = build(Vec::new(), 1);
+        let ten = Duration::from_secs(10);
+        assert_eq!(sampler.aligned(ten), sampler.start + ten);
+        for odd in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
+            assert!(sampler.aligned(odd) > Instant::now(), "{odd:?}");
+            let mut watch = watch("teal");
+            watch.interval = odd;
+            sampler.watch(key(), watch);
+            assert_eq!(sampler.latest(&key()).len(), 1);
+        }
     }
 }

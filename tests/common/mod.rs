@@ -142,6 +142,16 @@ where
 /// A status in which every field is present.
 pub fn full_status() -> Value {
     let at = "2026-11-21T02:00:00Z";
+    let launch = serde_json::json!({
+        "number": 42, "id": "refund-agent-42", "revision": "b20de4", "stable": "7f3c91", "trusted": true, "planHash": "44d0",
+        "phase": "RollingBack", "outcome": "RolledBack", "reason": "errors-doubled", "message": "error_rate 2.1%", "justification": "replay passed",
+        "stage": 1, "stageName": "canary-1", "stages": 4, "weight": 5, "stableSize": 4,
+        "startedAt": at, "enteredAt": at, "beganAt": at, "pausedAt": at, "pausedSeconds": 60, "held": true,
+        "verdicts": [{"gate": "success", "verdict": "Insufficient", "message": "140/200 samples"}], "verdictsAt": at,
+        "breaches": [{"trigger": "errors-doubled", "since": at, "firstSeen": at, "lastSeen": at}],
+        "restarts": [{"pod": "refund-agent-1", "count": 2, "at": at}],
+        "decidedAt": at, "breachedAt": at, "endedAt": at,
+    });
     serde_json::json!({
         "observedGeneration": 3, "replicas": 4, "selector": "sluice.dev/agent=refund-agent",
         "summary": {"stable": "7f3c91", "canary": "b20de4", "stage": "canary-1 2/4", "weight": "5%", "verdict": "Insufficient", "reason": "140/200"},
@@ -151,15 +161,6 @@ pub fn full_status() -> Value {
         "trusted": [{"revision": "51ee02", "since": at}],
         "rejected": [{"revision": "bad001", "at": at, "reason": "errors-doubled"}],
         "retiring": [{"revision": "aaaaaa", "since": at}],
-        "launch": {
-            "number": 42, "id": "refund-agent-42", "revision": "b20de4", "stable": "7f3c91", "trusted": true, "planHash": "44d0",
-            "phase": "RollingBack", "outcome": "RolledBack", "reason": "errors-doubled", "message": "error_rate 2.1%",
-            "stage": 1, "stageName": "canary-1", "stages": 4, "weight": 5, "stableSize": 4,
-            "startedAt": at, "enteredAt": at, "beganAt": at, "pausedAt": at, "pausedSeconds": 60, "held": true,
-            "verdicts": [{"gate": "success", "verdict": "Insufficient", "message": "140/200 samples"}], "verdictsAt": at,
-            "breaches": [{"trigger": "errors-doubled", "since": at, "firstSeen": at, "lastSeen": at}],
-            "restarts": [{"pod": "refund-agent-1", "count": 2, "at": at}],
-            "decidedAt": at, "breachedAt": at, "endedAt": at,
-        },
+        "launch": launch,
     })
 }
