@@ -10,6 +10,7 @@ use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{ObjectRef, Store, store};
 use kube::runtime::{Controller, WatchStreamExt, reflector, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
+use tokio::sync::Mutex;
 
 use crate::api::{AGENT_LABEL, AgentDeployment, REVISION_LABEL};
 use crate::revision;
@@ -27,11 +28,16 @@ pub(crate) struct Caches {
     pub(crate) config_maps: Store<PartialObjectMeta<ConfigMap>>,
     /// Absent when the cluster has no HTTPRoutes.
     pub(crate) routes: Option<Store<HTTPRoute>>,
+    /// Whose turn it is to wait for the stores.
+    turn: Arc<Mutex<()>>,
 }
 
 impl Caches {
     /// Waits until every watch has listed what there is.
+    ///
+    /// One waiter at a time: a store of kube 5.0 wakes only the waiter that asked last, and the others would wait for ever.
     pub(crate) async fn ready(&self) -> Result<(), reflector::store::WriterDropped> {
+        let _turn = self.turn.lock().await;
         self.deployments.wait_until_ready().await?;
         self.services.wait_until_ready().await?;
         self.pods.wait_until_ready().await?;
@@ -85,7 +91,7 @@ pub(crate) fn watch(client: &Client, routes: bool) -> (Controller<WatchedAgent>,
         cached::<PartialObjectMeta<ConfigMap>>(Api::all(client.clone()), watcher::Config::default());
     let controller = controller.watches_stream(stream, move |object| users_of(&object, &agents));
 
-    let caches = Caches { deployments, services, pods, config_maps, routes: None };
+    let caches = Caches { deployments, services, pods, config_maps, routes: None, turn: Arc::default() };
     if !routes {
         return (controller, caches);
     }
