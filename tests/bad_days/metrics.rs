@@ -177,7 +177,7 @@ async fn a_prometheus_that_is_stopped_mid_launch_holds_it_until_it_is_back() -> 
     let stopped = Stopped(&day);
     day.until("held", SOON, |agent| judged(agent, Verdict::Error, "connection refused")).await?;
     let held = day.stays("held at 50%", LONG_ENOUGH, |agent| climbs_at(agent, 50)).await?;
-    tells(&held, "Progressing", &["success: ", "metrics source", "connection refused"])?;
+    tells(&held, "Progressing", &["success: ", "source default", "connection refused"])?;
     weights.never_above(50)?;
     ensure!(stable(&held) == before, "stable changed");
     stopped.start().await?;
