@@ -48,14 +48,11 @@ fn worst(launch: &Launch) -> Option<Verdict> {
     order.into_iter().find(|verdict| running && launch.verdicts.iter().any(|gate| gate.verdict == *verdict))
 }
 
-/// The first gate that does not pass, or what the launch waits for.
+/// What the launch waits for, or the first gate that does not pass.
 fn reason(launch: &Launch) -> String {
-    let verdict = worst(launch).filter(|_| launch.began_at.is_some() && !launch.held && launch.paused_at.is_none());
-    let gate = launch.verdicts.iter().find(|gate| Some(gate.verdict) == verdict);
-    match gate {
-        Some(gate) => format!("{}: {}", gate.gate, gate.message),
-        None => launch.message.clone().unwrap_or_else(|| "starting".to_owned()),
-    }
+    let gate = worst(launch).and_then(|worst| launch.verdicts.iter().find(|gate| gate.verdict == worst));
+    let gate = gate.map(|gate| format!("{}: {}", gate.gate, gate.message));
+    launch.message.clone().or(gate).unwrap_or_else(|| "starting".to_owned())
 }
 
 /// Sets all conditions.
