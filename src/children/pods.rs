@@ -37,6 +37,7 @@ pub fn pods(pods: &[Pod], size: i32) -> Pods {
         restarts: sorted.iter().map(|pod| (pod.name_any(), restarts(pod))).collect::<BTreeMap<_, _>>(),
         crash_loop: waits(&|reason| reason == CRASH_LOOP),
         image_pull: waits(&|reason| IMAGE_PULL.contains(&reason)),
+        refused: None, // its Deployment says that
     }
 }
 

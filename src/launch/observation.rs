@@ -69,6 +69,8 @@ pub struct Pods {
     pub crash_loop: Option<String>,
     /// A container's image cannot be pulled: which, and why.
     pub image_pull: Option<String>,
+    /// Pods that Kubernetes refuses to make: why (a quota, an admission policy).
+    pub refused: Option<String>,
 }
 
 /// The agent's route.
