@@ -103,7 +103,7 @@ async fn a_dead_source_ends_the_launch_at_the_deadline_and_not_before() -> anyho
     day.prompt("the second", &json!({})).await?;
     let over = day.until_ended(Outcome::RolledBack).await?;
     let ended = launch(&over).context("no launch")?;
-    let lasted = ended.decided_at.context("never decided")?.duration_since(ended.entered_at).as_secs();
+    let lasted = ended.decided_at.context("never decided")?.duration_since(ended.started_at).as_secs();
     ensure!((12..=14).contains(&lasted), "the stage of 12 s lasted {lasted} s");
     ensure!(ended.reason.as_deref() == Some("DeadlinePassed"), "{ended:?}");
     ensure!(stable(&over) == before, "stable changed");
