@@ -170,7 +170,7 @@ pub(super) fn finish_rollback(
     if launch.weight > 0 || !read_back(&launch, seen) {
         return launch;
     }
-    let answered = !matches!(&seen.route, Route::Seen { programmed: Programmed::Pending | Programmed::Refused(_), .. });
+    let answered = !matches!(&seen.route, Route::Seen { programmed, .. } if *programmed != Programmed::Yes);
     if !answered && between(launch.entered_at, now) < GATEWAY_ANSWER {
         notes.wakes.push(after(launch.entered_at, GATEWAY_ANSWER));
         return launch;

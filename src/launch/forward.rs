@@ -291,6 +291,7 @@ fn not_read_back(launch: &Launch, seen: &Observation) -> Option<String> {
         Route::Seen { programmed: Programmed::Pending, .. } => {
             Some(format!("waiting for the gateway to take {weight}%"))
         }
+        Route::Seen { programmed: Programmed::Silent(why), .. } => Some(why.clone()),
         Route::Seen { programmed: Programmed::Refused(why), .. } => {
             Some(format!("the gateway refuses the HTTPRoute: {why}"))
         }

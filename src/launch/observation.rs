@@ -116,6 +116,8 @@ pub enum Programmed {
     Yes,
     /// Not yet answered for the current generation.
     Pending,
+    /// A gateway never said anything about it: which, and the mend.
+    Silent(String),
     /// Refused, and why.
     Refused(String),
 }

@@ -93,6 +93,7 @@ fn ready(state: &State, seen: &Observation) -> (bool, &'static str, String) {
         Route::Seen { programmed: Programmed::Refused(why), .. } => {
             (false, "RouteRefused", format!("the gateway refuses the HTTPRoute: {why}"))
         }
+        Route::Seen { programmed: Programmed::Silent(why), .. } => (false, "GatewaySilent", why.clone()),
         Route::Unusable(why) => (false, "RouteUnusable", format!("the HTTPRoute cannot be used: {why}")),
         _ if pods.ready > 0 => (true, "Serving", message),
         _ if seen.replicas == 0 => (true, "ScaledToZero", message),
@@ -136,6 +137,11 @@ fn problem(state: &State, seen: &Observation) -> Option<(String, String)> {
     }
     if let Route::Seen { programmed: Programmed::Refused(why), .. } = &seen.route {
         return Some(("RouteRefused".to_owned(), why.clone()));
+    }
+    if let Route::Seen { programmed: Programmed::Silent(why), .. } = &seen.route
+        && running.is_none()
+    {
+        return Some(("GatewaySilent".to_owned(), why.clone())); // a launch waits for it, with a deadline
     }
     if let Some(launch) = running.filter(|launch| launch.held) {
         let mend = "edit the plan or the agent to go on";
