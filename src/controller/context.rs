@@ -37,6 +37,8 @@ pub(crate) struct Memory {
     pub(crate) revisions: HashMap<String, Arc<Revision>>,
     /// The generation that our last write gave a Deployment, by revision: another one is somebody else's edit.
     pub(crate) applied: HashMap<String, i64>,
+    /// An object of the agent's name that turned out to be somebody else's: what, and the mend.
+    pub(crate) taken: Option<String>,
     /// Failed passes in a row.
     pub(crate) failures: u32,
 }

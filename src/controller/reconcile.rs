@@ -11,7 +11,7 @@ use super::caches::WatchedAgent;
 use super::context::{Context, Key};
 use super::metrics::ReasonLabel;
 use super::{Error, commit, observe, perform, prepare};
-use crate::launch;
+use crate::launch::{self, WantedRevision};
 
 /// A pass is made so often even if nothing is seen to change: watches may lose events.
 const RESYNC: Duration = Duration::from_mins(30);
@@ -39,16 +39,27 @@ pub(crate) async fn reconcile(watched: &WatchedAgent, ctx: &Context) -> Result<A
     let state = agent.status.clone().unwrap_or_default().state;
     let mut seen = observe::observe(ctx, &key, &agent, &prepared);
     seen.measured = observe::measure(ctx, &key, &prepared, &state, &seen);
+    if let Some(message) = ctx.remember(&key, |memory| memory.taken.clone()) {
+        seen.wanted = WantedRevision::Unknown { reason: "NameTaken".to_owned(), message };
+    }
     let now = ctx.now();
     let step = launch::step(&prepared.plan, &state, &seen, now);
 
     if step.wanted.falling {
-        perform::traffic(ctx, &agent, &prepared, &step).await?;
+        match perform::traffic(ctx, &agent, &prepared, &step).await {
+            Err(Error::Taken(_)) | Ok(()) => {} // what is somebody else's is told below, and holds up no decision
+            Err(error) => return Err(error),
+        }
     }
     commit::commit(ctx, &agent, &seen, &step, now).await?;
     let performed = perform::perform(ctx, &agent, &prepared, &step).await;
     commit::tell(ctx, &agent, &step).await;
+    let taken = performed.as_ref().err().filter(|error| matches!(error, Error::Taken(_))).map(ToString::to_string);
+    let before = ctx.remember(&key, |memory| std::mem::replace(&mut memory.taken, taken));
     performed?;
+    if before.is_some() {
+        return Ok(Action::requeue(Duration::from_millis(1))); // the name is free again: that is to be told
+    }
     observe::ask(ctx, &key, &prepared, &step.state, &seen);
 
     ctx.remember(&key, |memory| memory.failures = 0);
