@@ -11,11 +11,11 @@ mod day;
 #[path = "bad_days/fake.rs"]
 mod fake;
 
-#[path = "bad_days/surroundings.rs"]
-mod surroundings;
 #[path = "bad_days/metrics.rs"]
 mod metrics;
 #[path = "bad_days/releases.rs"]
 mod releases;
+#[path = "bad_days/surroundings.rs"]
+mod surroundings;
 #[path = "bad_days/tampering.rs"]
 mod tampering;

@@ -26,7 +26,7 @@ pub const NAME: &str = "refunds";
 /// The ConfigMap that is part of its revision.
 pub const PROMPTS: &str = "prompts";
 /// What should happen soon has happened by then, on a slow machine too.
-pub const SOON: Duration = Duration::from_secs(60);
+pub const SOON: Duration = Duration::from_mins(1);
 
 /// One agent on a bad day.
 pub struct Day {
@@ -50,7 +50,7 @@ impl Day {
         let series = format!("{}_total", namespace.replace('-', "_"));
         fake.set(&series, &namespace, NAME, Mood::Good(1.0));
         let agents = Api::namespaced(cluster.client.clone(), &namespace);
-        let agent = manifest(&namespace, &series, launch);
+        let agent = manifest(&namespace, &series, &launch);
         Ok(Self { cluster, namespace, agents, fake, series, agent, load: None })
     }
 
@@ -161,8 +161,7 @@ impl Day {
     /// Waits until a launch other than the first has ended in this way.
     pub async fn until_ended(&self, outcome: Outcome) -> anyhow::Result<AgentDeployment> {
         let ended = |agent: &AgentDeployment| {
-            launch(agent)
-                .is_some_and(|l| l.number > 1 && l.phase == Phase::Complete && l.outcome == Some(outcome))
+            launch(agent).is_some_and(|l| l.number > 1 && l.phase == Phase::Complete && l.outcome == Some(outcome))
         };
         self.until(&format!("{outcome:?}"), SOON, ended).await
     }
@@ -234,7 +233,7 @@ impl Day {
 }
 
 /// An agent with short clocks. Its metric is its own, and so is its revision.
-fn manifest(namespace: &str, series: &str, launch: Value) -> Value {
+fn manifest(namespace: &str, series: &str, launch: &Value) -> Value {
     json!({
         "apiVersion": "sluice.dev/v1alpha1", "kind": "AgentDeployment",
         "metadata": {"name": NAME, "namespace": namespace},

@@ -123,15 +123,17 @@ impl Fake {
             }
             (Mood::Broken, _) => return,
             (Mood::Status(status), _) => (status, String::new(), String::new()),
-            (Mood::Redirect, _) if !elsewhere => {
-                (307, format!("Location: /elsewhere{path}\r\n"), String::new())
-            }
+            (Mood::Redirect, _) if !elsewhere => (307, format!("Location: /elsewhere{path}\r\n"), String::new()),
             (Mood::Garbage, _) => (200, String::new(), "<html>please log in</html>".to_owned()),
-            (Mood::Failed, _) => {
-                (422, String::new(), r#"{"status":"error","errorType":"execution","error":"too many samples"}"#.to_owned())
-            }
+            (Mood::Failed, _) => (
+                422,
+                String::new(),
+                r#"{"status":"error","errorType":"execution","error":"too many samples"}"#.to_owned(),
+            ),
             (_, Some(subject)) => (200, String::new(), vector(subject, &query)),
-            (_, None) => (200, String::new(), r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#.to_owned()),
+            (_, None) => {
+                (200, String::new(), r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#.to_owned())
+            }
         };
         let head = format!(
             "HTTP/1.1 {status} X\r\n{more}Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
@@ -147,7 +149,8 @@ fn vector(subject: &Subject, query: &str) -> String {
     let mut rows = Vec::new();
     for revision in revisions(query) {
         let revision = if subject.mood == Mood::Nameless { String::new() } else { revision };
-        for (part, number) in [("amount", 1000.0 * good), ("samples", 1000.0), ("value", 1000.0 * good), ("pods", 9.0)] {
+        for (part, number) in [("amount", 1000.0 * good), ("samples", 1000.0), ("value", 1000.0 * good), ("pods", 9.0)]
+        {
             if !query.contains(&format!("\"{part}\"")) {
                 continue;
             }

@@ -165,8 +165,7 @@ async fn a_prometheus_that_is_stopped_mid_launch_holds_it_until_it_is_back() -> 
     day.agent["spec"]["metrics"] = json!({"sourceRef": {"name": "default"}, "interval": "1s"});
     day.agent["spec"]["launch"]["stages"][0]["gates"] = json!([{"name": "success", "metric": metric}]);
     day.agent["spec"]["launch"]["stages"][0]["minDuration"] = json!("6s");
-    day.agent["spec"]["launch"]["triggers"] =
-        json!([{"name": "errors", "metric": {"name": "error_rate", "window": "4s", "minSamples": 3, "value": {"above": "20%"}}}]);
+    day.agent["spec"]["launch"]["triggers"] = json!([{"name": "errors", "metric": {"name": "error_rate", "window": "4s", "minSamples": 3, "value": {"above": "20%"}}}]);
     day.agent["spec"]["template"]["metadata"] =
         json!({"annotations": {"prometheus.io/scrape": "true", "prometheus.io/port": "8080"}});
     day.first().await?;

@@ -29,7 +29,8 @@ async fn refused_and_mended(
     ensure!(launch(&refused).is_none_or(|launch| !runs(launch)), "a launch of a refused template runs");
 
     day.edit(mend).await?;
-    let mended = day.until("launched", SOON, |agent| stable(agent) != before && is(agent, "Launched", "True", "")).await?;
+    let mended =
+        day.until("launched", SOON, |agent| stable(agent) != before && is(agent, "Launched", "True", "")).await?;
     tells(&mended, "Stalled", &["False"])?;
     ensure!(weights.seen().contains(&50), "the mended revision passed its stage: {:?}", weights.seen());
     day.end().await
@@ -41,7 +42,8 @@ fn container(spec: &mut Value) -> &mut Value {
 
 #[tokio::test]
 async fn a_misspelt_field_is_named_within_seconds_and_the_mended_template_launches() -> anyhow::Result<()> {
-    let spoil = |spec: &mut Value| container(spec)["livenesProbe"] = json!({"httpGet": {"path": "/healthz", "port": 8080}});
+    let spoil =
+        |spec: &mut Value| container(spec)["livenesProbe"] = json!({"httpGet": {"path": "/healthz", "port": 8080}});
     let mend = |spec: &mut Value| {
         if let Some(container) = container(spec).as_object_mut() {
             container.remove("livenesProbe");
@@ -53,7 +55,8 @@ async fn a_misspelt_field_is_named_within_seconds_and_the_mended_template_launch
 
 #[tokio::test]
 async fn an_impossible_value_is_named_within_seconds_and_the_mended_template_launches() -> anyhow::Result<()> {
-    let spoil = |spec: &mut Value| container(spec)["readinessProbe"] = json!({"httpGet": {"path": "/readyz", "port": 99999}});
+    let spoil =
+        |spec: &mut Value| container(spec)["readinessProbe"] = json!({"httpGet": {"path": "/readyz", "port": 99999}});
     let mend = |spec: &mut Value| container(spec)["readinessProbe"]["httpGet"]["port"] = json!(8080);
     refused_and_mended("value", spoil, mend, &["TemplateInvalid", "readinessProbe.httpGet.port", "99999"]).await
 }
@@ -85,7 +88,9 @@ async fn an_image_name_that_is_none_is_taken_back_too() -> anyhow::Result<()> {
     let weights = day.watch_route().await?;
     day.edit(|spec| container(spec)["image"] = json!("Not An Image")).await?;
     let over = day
-        .until("told", SOON, |agent| is(agent, "Launched", "False", "RolledBack") || is(agent, "Launched", "False", "TemplateInvalid"))
+        .until("told", SOON, |agent| {
+            is(agent, "Launched", "False", "RolledBack") || is(agent, "Launched", "False", "TemplateInvalid")
+        })
         .await?;
     tells(&over, "Launched", &["Not An Image"])?;
     weights.never_above(0)?;
@@ -126,7 +131,9 @@ async fn a_canary_that_crashes_at_start_is_taken_back_without_ever_having_traffi
     let weights = day.watch_route().await?;
     day.prompt("crashes", &json!({"crash_after": 0})).await?;
     let over = day.until_ended(Outcome::RolledBack).await?;
-    tells(&over, "Launched", &["RolledBack", "restarts: 2 restarts within 5m (limit 2)"])?;
+    let pod =
+        format!("container agent of pod refunds-{}", launch(&over).map(|l| l.revision.clone()).unwrap_or_default());
+    tells(&over, "Launched", &["RolledBack", "restarts: 2 restarts within 5m (limit 2)", &pod, "last exit 1"])?;
     ensure!(stable(&over) == before, "stable changed");
     weights.never_above(0)?;
     day.end().await
@@ -162,7 +169,8 @@ async fn the_spec_that_follows_a_rejected_one_launches() -> anyhow::Result<()> {
     let over = day.until_ended(Outcome::RolledBack).await?;
     ensure!(condition(&over, "Stalled", "True").is_some(), "nobody is asked to act");
     day.prompt("works", &json!({})).await?;
-    let mended = day.until("launched", SOON, |agent| stable(agent) != before && is(agent, "Launched", "True", "")).await?;
+    let mended =
+        day.until("launched", SOON, |agent| stable(agent) != before && is(agent, "Launched", "True", "")).await?;
     tells(&mended, "Stalled", &["False"])?;
     ensure!(!climbs_at(&mended, 50), "a launch still runs");
     day.end().await

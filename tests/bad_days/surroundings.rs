@@ -14,8 +14,8 @@ use crate::cluster::until;
 use crate::day::{Day, NAME, SOON, is, launch, plan, runs, stable, tells, with_triggers};
 
 #[tokio::test]
-async fn a_gateway_that_does_not_exist_is_named_with_the_mend_and_the_first_revision_is_stable_all_the_same() -> anyhow::Result<()>
-{
+async fn a_gateway_that_does_not_exist_is_named_with_the_mend_and_the_first_revision_is_stable_all_the_same()
+-> anyhow::Result<()> {
     let mut day = Day::dawn("gateway", plan("10m")).await?;
     day.agent["spec"]["traffic"]["gateway"]["parentRefs"] = json!([{"name": "nowhere", "namespace": "infra"}]);
     day.prompt("the first", &json!({})).await?;
@@ -23,7 +23,7 @@ async fn a_gateway_that_does_not_exist_is_named_with_the_mend_and_the_first_revi
     let first = day.until("launched", SOON, |agent| is(agent, "Launched", "True", "")).await?;
     ensure!(stable(&first) != "-", "nothing is stable");
     let told = day.until("told", SOON, |agent| is(agent, "Ready", "False", "infra/nowhere")).await?;
-    tells(&told, "Ready", &["infra/nowhere", "spec.traffic.gateway"])?;
+    tells(&told, "Ready", &["GatewaySilent", "Gateway infra/nowhere", "create it", "spec.traffic.gateway"])?;
     tells(&told, "Stalled", &["True", "infra/nowhere"])?;
 
     day.edit(|spec| spec["traffic"]["gateway"]["parentRefs"][0]["name"] = json!("public")).await?;
@@ -77,7 +77,8 @@ async fn name_taken(prefix: &str, kind: &str, object: serde_json::Value) -> anyh
 
 #[tokio::test]
 async fn a_service_of_somebody_else_is_not_taken_over() -> anyhow::Result<()> {
-    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": NAME}, "spec": {"ports": [{"port": 80}]}});
+    let service =
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": NAME}, "spec": {"ports": [{"port": 80}]}});
     name_taken("service", "Service", service).await
 }
 

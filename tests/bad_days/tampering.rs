@@ -13,7 +13,9 @@ use sluice::api::{AgentDeployment, Outcome};
 use sluice::traffic::HTTPRoute;
 
 use crate::cluster::until;
-use crate::day::{Day, NAME, PROMPTS, SOON, canary_share, climbs_at, is, launch, plan, runs, stable, tells, with_triggers};
+use crate::day::{
+    Day, NAME, PROMPTS, SOON, canary_share, climbs_at, is, launch, plan, runs, stable, tells, with_triggers,
+};
 use crate::fake::Mood;
 
 /// In so much time a launch that is not held would have passed its stage.
@@ -39,7 +41,8 @@ fn revision(agent: &AgentDeployment) -> String {
 }
 
 #[tokio::test]
-async fn a_config_map_deleted_mid_launch_holds_it_with_the_mend_and_the_same_contents_let_it_go_on() -> anyhow::Result<()> {
+async fn a_config_map_deleted_mid_launch_holds_it_with_the_mend_and_the_same_contents_let_it_go_on()
+-> anyhow::Result<()> {
     let (day, agent) = held_at_50("configmap", plan("10m")).await?;
     let (id, canary) = (launch(&agent).map(|launch| launch.id.clone()), revision(&agent));
     let weights = day.watch_route().await?;
@@ -53,7 +56,9 @@ async fn a_config_map_deleted_mid_launch_holds_it_with_the_mend_and_the_same_con
     day.stays("held at 50%", LONG_ENOUGH, stays).await?;
     weights.never_above(50)?;
     let pods = day.pods(&canary).await?;
-    let frozen = |pod: &k8s_openapi::api::core::v1::Pod| serde_json::to_string(&pod.spec).is_ok_and(|spec| !spec.contains("\"name\":\"prompts\"}"));
+    let frozen = |pod: &k8s_openapi::api::core::v1::Pod| {
+        serde_json::to_string(&pod.spec).is_ok_and(|spec| !spec.contains("\"name\":\"prompts\"}"))
+    };
     ensure!(pods.len() == 1 && pods.iter().all(frozen), "the canary's pods do not use a frozen copy");
 
     day.prompt("the second", &json!({})).await?;
@@ -73,7 +78,8 @@ async fn a_trigger_still_fires_while_a_deleted_config_map_holds_the_launch() -> 
     day.mood(Mood::Good(0.0));
     let over = day.until_ended(Outcome::RolledBack).await?;
     ensure!(stable(&over) == before, "stable changed");
-    let rejected = over.status.as_ref().and_then(|status| status.state.rejected.first()).context("nothing is rejected")?;
+    let rejected =
+        over.status.as_ref().and_then(|status| status.state.rejected.first()).context("nothing is rejected")?;
     ensure!(rejected.reason.contains("bad-quality"), "{rejected:?}");
     tells(&over, "Stalled", &["True", "create it"])?;
     day.end().await
@@ -95,7 +101,8 @@ async fn a_frozen_copy_deleted_by_hand_is_restored() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_route_deleted_mid_launch_comes_back_at_no_more_than_the_stage_and_the_window_begins_anew() -> anyhow::Result<()> {
+async fn a_route_deleted_mid_launch_comes_back_at_no_more_than_the_stage_and_the_window_begins_anew()
+-> anyhow::Result<()> {
     let (day, agent) = held_at_50("route", plan("10m")).await?;
     let before = day.stable().await?;
     let weights = day.watch_route().await?;
@@ -193,7 +200,8 @@ async fn a_weight_raised_by_hand_mid_launch_is_undone_quickly_and_the_window_beg
         let began_before = began(&now);
         let raised = Instant::now();
         set_weight(&day, weight).await?;
-        until(&day.api::<HTTPRoute>(), NAME, "back at 50%", QUICKLY, |r: &HTTPRoute| canary_share(r, &before) == 50).await?;
+        until(&day.api::<HTTPRoute>(), NAME, "back at 50%", QUICKLY, |r: &HTTPRoute| canary_share(r, &before) == 50)
+            .await?;
         println!("{weight}% by hand was undone after {:?}", raised.elapsed());
         day.until("in a new window", SOON, |now| climbs_at(now, 50) && began(now) > began_before).await?;
     }
