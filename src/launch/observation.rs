@@ -65,6 +65,8 @@ pub struct Pods {
     pub all_ready_since: Option<Timestamp>,
     /// Container restarts by pod.
     pub restarts: BTreeMap<String, i32>,
+    /// The container that restarted most, and how it ended last.
+    pub restarted: Option<String>,
     /// A container waits in `CrashLoopBackOff`: which.
     pub crash_loop: Option<String>,
     /// A container's image cannot be pulled: which, and why.
