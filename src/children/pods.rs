@@ -35,8 +35,10 @@ pub fn pods(pods: &[Pod], size: i32) -> Pods {
         ready: i32::try_from(ready.len()).unwrap_or(i32::MAX),
         all_ready_since: all_ready_since(&ready, size),
         restarts: sorted.iter().map(|pod| (pod.name_any(), restarts(pod))).collect::<BTreeMap<_, _>>(),
+        restarted: restarted(&alive),
         crash_loop: waits(&|reason| reason == CRASH_LOOP),
         image_pull: waits(&|reason| IMAGE_PULL.contains(&reason)),
+        refused: None, // its Deployment says that
     }
 }
 
@@ -81,6 +83,14 @@ fn waiting(pod: &Pod, wanted: &dyn Fn(&str) -> bool) -> Option<String> {
         let why = why.map(|why| format!(": {why}")).unwrap_or_default();
         Some(format!("container {} of pod {} waits in {reason}{why}", container.name, pod.name_any()))
     })
+}
+
+/// The container that restarted most, and how it ended last, in a sentence.
+fn restarted(pods: &[&Pod]) -> Option<String> {
+    let all = pods.iter().flat_map(|pod| containers(pod).map(|container| (pod.name_any(), container)));
+    let (pod, container) = all.filter(|(_, c)| c.restart_count > 0).max_by_key(|(_, c)| c.restart_count)?;
+    let exit = last_exit(container).map(|exit| format!(": {exit}")).unwrap_or_default();
+    Some(format!("container {} of pod {pod}{exit}", container.name))
 }
 
 /// How the container ended last.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
@@ -83,9 +84,16 @@ fn pods(ctx: &Context, key: &Key) -> BTreeMap<String, Pods> {
     let seen = deployments.map(|(hash, deployment)| {
         let size = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(0);
         let mine: Vec<Pod> = all.iter().filter(|(of, _)| *of == hash).map(|(_, pod)| pod.as_ref().clone()).collect();
-        (hash, children::pods(&mine, size))
+        (hash, Pods { refused: refused(&deployment), ..children::pods(&mine, size) })
     });
     seen.collect()
+}
+
+/// Why Kubernetes does not make the pods that a Deployment asks for.
+fn refused(deployment: &Deployment) -> Option<String> {
+    let conditions = deployment.status.as_ref()?.conditions.as_ref()?;
+    let failure = conditions.iter().find(|condition| condition.type_ == "ReplicaFailure" && condition.status == "True");
+    failure?.message.clone()
 }
 
 /// Who gets the traffic. A route that is still there counts even when the spec no longer asks for one.

@@ -8,6 +8,7 @@ use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::NamespaceResourceScope;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
+use serde_json::json;
 
 use super::caches::dynamic;
 use super::context::{Context, Key};
@@ -100,11 +101,26 @@ async fn apply_deployment(
     let (name, deployment) = (revision.name(), children::deployment(owner, revision, size));
     let params = PatchParams::apply(FIELD_MANAGER).force();
     let write = async { api.patch(&name, &params, &Patch::Apply(&deployment)).await };
-    let applied = ctx.calls.write("patch", "Deployment", &name, write).await?;
+    let mut applied = ctx.calls.write("patch", "Deployment", &name, write).await?;
+    if edited_by_others(&applied) {
+        // an apply leaves fields alone that somebody else added: a variable, a sidecar
+        let whole = json!([{"op": "replace", "path": "/spec/template", "value": deployment.data["spec"]["template"]}]);
+        let whole = serde_json::from_value(whole).map_err(|error| Error::Json(name.clone(), error))?;
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let write = async { api.patch(&name, &params, &Patch::<()>::Json(whole)).await };
+        applied = ctx.calls.write("patch", "Deployment", &name, write).await?;
+    }
     if let Some(generation) = applied.metadata.generation {
         ctx.remember(key, |memory| memory.applied.insert(revision.hash.clone(), generation));
     }
     Ok(())
+}
+
+/// Whether somebody else owns a field of the pod template.
+fn edited_by_others(deployment: &DynamicObject) -> bool {
+    let theirs = deployment.managed_fields().iter().filter(|entry| entry.manager.as_deref() != Some(FIELD_MANAGER));
+    let mut fields = theirs.filter_map(|entry| entry.fields_v1.as_ref());
+    fields.any(|fields| fields.0.pointer("/f:spec/f:template").is_some())
 }
 
 /// Server-side apply of an object that we own whole.

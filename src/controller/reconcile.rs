@@ -44,8 +44,10 @@ pub(crate) async fn reconcile(watched: &WatchedAgent, ctx: &Context) -> Result<A
 
     let fallen = if step.wanted.falling { perform::traffic(ctx, &agent, &prepared, &step).await } else { Ok(()) };
     commit::commit(ctx, &agent, &seen, &step, now).await?; // a decision whose write failed is remembered all the same
-    fallen?;
-    let performed = perform::perform(ctx, &agent, &prepared, &step).await;
+    let performed = match fallen {
+        Ok(()) => perform::perform(ctx, &agent, &prepared, &step).await,
+        failed => failed,
+    };
     commit::tell(ctx, &agent, &step).await;
     performed?;
 

@@ -9,7 +9,7 @@ use super::step::{Notes, index};
 use super::time::{after, between, human};
 use super::wanted::{canary_share, read_back};
 use super::{Decision, Observation, Plan, Programmed, Route, WantedRevision, gates, triggers};
-use crate::api::{DeadlineOutcome, Launch, Outcome, Phase, RejectedRevision, State, clip};
+use crate::api::{DeadlineOutcome, Launch, Outcome, Phase, RejectedRevision, State, Verdict, clip};
 
 /// A rollback ends without the gateway's answer after so long: the weight is 0 in the route, and a dead gateway serves nobody.
 const GATEWAY_ANSWER: Duration = Duration::from_secs(30);
@@ -93,8 +93,11 @@ fn deadline_passed(
     }
 }
 
+/// What holds the launch: what it waits for, or else the first gate that does not pass.
 pub(super) fn waiting_for(launch: &Launch) -> String {
-    launch.message.clone().unwrap_or_else(|| "it was waiting".to_owned())
+    let open = launch.verdicts.iter().find(|gate| !matches!(gate.verdict, Verdict::Pass | Verdict::NotApplicable));
+    let gate = open.map(|gate| format!("{}: {}", gate.gate, gate.message));
+    launch.message.clone().or(gate).unwrap_or_else(|| "it was waiting".to_owned())
 }
 
 fn decision(launch: &Launch, outcome: Outcome, reason: &str, message: &str, now: Timestamp) -> Decision {
@@ -167,7 +170,7 @@ pub(super) fn finish_rollback(
     if launch.weight > 0 || !read_back(&launch, seen) {
         return launch;
     }
-    let answered = !matches!(&seen.route, Route::Seen { programmed: Programmed::Pending | Programmed::Refused(_), .. });
+    let answered = !matches!(&seen.route, Route::Seen { programmed, .. } if *programmed != Programmed::Yes);
     if !answered && between(launch.entered_at, now) < GATEWAY_ANSWER {
         notes.wakes.push(after(launch.entered_at, GATEWAY_ANSWER));
         return launch;

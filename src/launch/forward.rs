@@ -216,6 +216,7 @@ pub(super) fn climb(launch: &mut Launch, plan: &Plan, seen: &Observation, now: T
         launch.message = Some(clip(&why, 512));
         return;
     }
+    launch.message = None; // from here on its gates say what it waits for
     let Some(began) = launch.began_at else {
         launch.began_at = Some(now);
         notes.wakes.push(after(now, stage.min_duration));
@@ -272,7 +273,7 @@ fn goes_without_pods(launch: &mut Launch, seen: &Observation, notes: &mut Notes)
 fn lacks_capacity(launch: &Launch, needed: i32, seen: &Observation) -> Option<String> {
     let none = Pods::default();
     let pods = seen.pods.get(&launch.revision).unwrap_or(&none);
-    let trouble = pods.image_pull.as_ref().or(pods.crash_loop.as_ref());
+    let trouble = pods.image_pull.as_ref().or(pods.crash_loop.as_ref()).or(pods.refused.as_ref());
     let trouble = trouble.map(|trouble| format!(" ({trouble})")).unwrap_or_default();
     let text = || format!("waiting for pods of {}: {}/{needed} ready{trouble}", launch.revision, pods.ready);
     (pods.ready < needed).then(|| clip(&text(), 512))
@@ -290,6 +291,7 @@ fn not_read_back(launch: &Launch, seen: &Observation) -> Option<String> {
         Route::Seen { programmed: Programmed::Pending, .. } => {
             Some(format!("waiting for the gateway to take {weight}%"))
         }
+        Route::Seen { programmed: Programmed::Silent(why), .. } => Some(why.clone()),
         Route::Seen { programmed: Programmed::Refused(why), .. } => {
             Some(format!("the gateway refuses the HTTPRoute: {why}"))
         }

@@ -67,10 +67,14 @@ pub struct Pods {
     pub all_ready_since: Option<Timestamp>,
     /// Container restarts by pod.
     pub restarts: BTreeMap<String, i32>,
+    /// The container that restarted most, and how it ended last.
+    pub restarted: Option<String>,
     /// A container waits in `CrashLoopBackOff`: which.
     pub crash_loop: Option<String>,
     /// A container's image cannot be pulled: which, and why.
     pub image_pull: Option<String>,
+    /// Pods that Kubernetes refuses to make: why (a quota, an admission policy).
+    pub refused: Option<String>,
 }
 
 /// The agent's route.
@@ -116,6 +120,8 @@ pub enum Programmed {
     Yes,
     /// Not yet answered for the current generation.
     Pending,
+    /// A gateway never said anything about it: which, and the mend.
+    Silent(String),
     /// Refused, and why.
     Refused(String),
 }

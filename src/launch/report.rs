@@ -48,14 +48,11 @@ fn worst(launch: &Launch) -> Option<Verdict> {
     order.into_iter().find(|verdict| running && launch.verdicts.iter().any(|gate| gate.verdict == *verdict))
 }
 
-/// The first gate that does not pass, or what the launch waits for.
+/// What the launch waits for, or the first gate that does not pass.
 fn reason(launch: &Launch) -> String {
-    let verdict = worst(launch).filter(|_| launch.began_at.is_some() && !launch.held && launch.paused_at.is_none());
-    let gate = launch.verdicts.iter().find(|gate| Some(gate.verdict) == verdict);
-    match gate {
-        Some(gate) => format!("{}: {}", gate.gate, gate.message),
-        None => launch.message.clone().unwrap_or_else(|| "starting".to_owned()),
-    }
+    let gate = worst(launch).and_then(|worst| launch.verdicts.iter().find(|gate| gate.verdict == worst));
+    let gate = gate.map(|gate| format!("{}: {}", gate.gate, gate.message));
+    launch.message.clone().or(gate).unwrap_or_else(|| "starting".to_owned())
 }
 
 /// Sets all conditions.
@@ -96,6 +93,7 @@ fn ready(state: &State, seen: &Observation) -> (bool, &'static str, String) {
         Route::Seen { programmed: Programmed::Refused(why), .. } => {
             (false, "RouteRefused", format!("the gateway refuses the HTTPRoute: {why}"))
         }
+        Route::Seen { programmed: Programmed::Silent(why), .. } => (false, "GatewaySilent", why.clone()),
         Route::Unusable(why) => (false, "RouteUnusable", format!("the HTTPRoute cannot be used: {why}")),
         _ if pods.ready > 0 => (true, "Serving", message),
         _ if seen.replicas == 0 => (true, "ScaledToZero", message),
@@ -142,6 +140,11 @@ fn problem(state: &State, seen: &Observation) -> Option<(String, String)> {
     }
     if let Route::Seen { programmed: Programmed::Refused(why), .. } = &seen.route {
         return Some(("RouteRefused".to_owned(), why.clone()));
+    }
+    if let Route::Seen { programmed: Programmed::Silent(why), .. } = &seen.route
+        && running.is_none()
+    {
+        return Some(("GatewaySilent".to_owned(), why.clone())); // a launch waits for it, with a deadline
     }
     if let Some(launch) = running.filter(|launch| launch.held) {
         let mend = "edit the plan or the agent to go on";

@@ -140,7 +140,8 @@ fn too_many_restarts(launch: &Launch, pods: &Pods, limit: i32, within: Duration,
     names.dedup();
     let restarts: i32 = names.iter().map(|pod| highest(pod, false) - highest(pod, true)).sum();
     (restarts >= limit).then(|| {
-        let cause = pods.crash_loop.as_ref().map(|cause| format!(" ({cause})")).unwrap_or_default();
+        let cause =
+            pods.crash_loop.as_ref().or(pods.restarted.as_ref()).map(|cause| format!(" ({cause})")).unwrap_or_default();
         format!("{restarts} restarts within {} (limit {limit}){cause}", human(within))
     })
 }

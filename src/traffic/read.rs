@@ -94,8 +94,9 @@ fn programmed(route: &HTTPRoute) -> Programmed {
     }
     let answers: Vec<_> = parents.iter().map(|parent| answer(route, parent)).collect();
     let refused = answers.iter().find(|answer| matches!(answer, Programmed::Refused(_)));
-    match refused {
-        Some(refused) => refused.clone(),
+    let silent = answers.iter().find(|answer| matches!(answer, Programmed::Silent(_)));
+    match refused.or(silent) {
+        Some(problem) => problem.clone(),
         None if answers.contains(&Programmed::Pending) => Programmed::Pending,
         None => Programmed::Yes,
     }
@@ -104,7 +105,10 @@ fn programmed(route: &HTTPRoute) -> Programmed {
 /// What one parent says. Where several controllers answer for it (a gateway changed hands), one that took the route is enough.
 fn answer(route: &HTTPRoute, parent: &ParentReference) -> Programmed {
     let namespace = route.namespace().unwrap_or_default();
-    let mut answer = Programmed::Pending;
+    let mut answer = Programmed::Silent(format!(
+        "{} says nothing about the HTTPRoute: create it, see to it that its controller runs, or correct spec.traffic.gateway",
+        parent.told(&namespace)
+    ));
     let parents = route.status.iter().flat_map(|status| &status.parents);
     for entry in parents.filter(|entry| entry.parent_ref.same(parent, &namespace)) {
         let of = |type_: &str| {
@@ -121,6 +125,8 @@ fn answer(route: &HTTPRoute, parent: &ParentReference) -> Programmed {
             let mend = mend(&no.reason);
             answer =
                 Programmed::Refused(format!("{parent} refuses the HTTPRoute: {}: {}; {mend}", no.reason, no.message));
+        } else if matches!(answer, Programmed::Silent(_)) {
+            answer = Programmed::Pending;
         }
     }
     answer
