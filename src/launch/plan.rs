@@ -232,9 +232,9 @@ fn resolve_gate(
             &metric.name,
             (metric.window, metric.min_samples),
             [
-                metric.value.as_ref().map(|bounds| (Compare::Value, bounds.into())),
-                metric.ratio_to_stable.as_ref().map(|bounds| (Compare::RatioToStable, bounds.into())),
-                metric.difference_from_stable.as_ref().map(|bounds| (Compare::DifferenceFromStable, bounds.into())),
+                metric.value.as_ref().map(Into::into),
+                metric.ratio_to_stable.as_ref().map(Into::into),
+                metric.difference_from_stable.as_ref().map(Into::into),
             ],
             metrics,
         )?)),
@@ -252,9 +252,9 @@ fn resolve_trigger(trigger: &api::Trigger, metrics: &BTreeMap<String, MetricDefi
             &metric.name,
             (metric.window, metric.min_samples),
             [
-                metric.value.as_ref().map(|bounds| (Compare::Value, bounds.into())),
-                metric.ratio_to_stable.as_ref().map(|bounds| (Compare::RatioToStable, bounds.into())),
-                metric.difference_from_stable.as_ref().map(|bounds| (Compare::DifferenceFromStable, bounds.into())),
+                metric.value.as_ref().map(Into::into),
+                metric.ratio_to_stable.as_ref().map(Into::into),
+                metric.difference_from_stable.as_ref().map(Into::into),
             ],
             metrics,
         )?)),
@@ -272,14 +272,15 @@ fn question(
     place: &str,
     name: &str,
     (window, min_samples): (Option<WindowSpan>, Option<i64>),
-    comparisons: [Option<(Compare, Bounds)>; 3],
+    bounds: [Option<Bounds>; 3],
     metrics: &BTreeMap<String, MetricDefinition>,
 ) -> Result<Question, PlanError> {
     let metric = metrics
         .get(name)
         .ok_or_else(|| PlanError::UnknownMetric { place: place.to_owned(), metric: name.to_owned() })?
         .clone();
-    let mut given = comparisons.into_iter().flatten();
+    let kinds = [Compare::Value, Compare::RatioToStable, Compare::DifferenceFromStable];
+    let mut given = kinds.into_iter().zip(bounds).filter_map(|(compare, bounds)| Some((compare, bounds?)));
     let (Some((compare, bounds)), None) = (given.next(), given.next()) else {
         return Err(PlanError::NotOne(format!("{place}.metric")));
     };
