@@ -21,7 +21,7 @@ use crate::fake::Mood;
 /// In so much time a launch that is not held would have passed its stage.
 const LONG_ENOUGH: Duration = Duration::from_secs(6);
 /// What somebody did is undone within this.
-const QUICKLY: Duration = Duration::from_secs(5);
+const QUICKLY: Duration = Duration::from_secs(10);
 
 /// A stage that is only left when the test lets the metric be good.
 async fn held_at_50(prefix: &str, launch: Value) -> anyhow::Result<(Day, AgentDeployment)> {
