@@ -56,7 +56,7 @@ const CLUSTER_PERMISSIONS: &[(&str, &str, &[&str])] = &[
     ("", "serviceaccounts", &["get", "create", "patch"]),
     ("", "pods", &["list", "watch"]),
     ("policy", "poddisruptionbudgets", &["create", "patch", "delete"]),
-    ("gateway.networking.k8s.io", "httproutes", &["get", "list", "watch", "create", "update"]),
+    ("gateway.networking.k8s.io", "httproutes", &["get", "list", "watch", "create", "update", "delete"]),
     ("events.k8s.io", "events", &["create", "patch"]),
 ];
 
