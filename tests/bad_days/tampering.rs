@@ -196,8 +196,9 @@ async fn a_weight_raised_by_hand_mid_launch_is_undone_quickly_and_the_window_beg
     let (day, agent) = held_at_50("contested", plan("10m")).await?;
     let before = day.stable().await?;
     for weight in [90, 10] {
-        let now = day.now().await?;
-        let began_before = began(&now);
+        // A pass that is under way, and looked before, would put the weight back without having seen another one.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let began_before = began(&day.now().await?);
         let raised = Instant::now();
         set_weight(&day, weight).await?;
         until(&day.api::<HTTPRoute>(), NAME, "back at 50%", QUICKLY, |r: &HTTPRoute| canary_share(r, &before) == 50)
