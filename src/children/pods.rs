@@ -159,6 +159,18 @@ mod tests {
     }
 
     #[test]
+    fn the_container_that_restarted_most_is_named_with_its_last_exit() {
+        let status = |name: &str, count: i32, code: i32| {
+            let ended = json!({"terminated": {"exitCode": code, "reason": "Error"}});
+            json!({"name": name, "image": "", "imageID": "", "ready": true, "restartCount": count, "lastState": ended})
+        };
+        let of = |statuses: Value| pods(&[pod("a", json!({"containerStatuses": statuses}))], 1).restarted;
+        assert_eq!(of(json!([status("x", 0, 7)])), None);
+        let told = of(json!([status("x", 1, 7), status("y", 3, 137)]));
+        assert_eq!(told.as_deref(), Some("container y of pod a: last exit 137"));
+    }
+
+    #[test]
     fn restarts_are_summed_over_init_and_main_containers() {
         let status = |name: &str, count: i32| json!({"name": name, "image": "", "imageID": "", "ready": true, "restartCount": count});
         let seen = pods(

@@ -192,3 +192,23 @@ where
         Ok(_) => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scaler_and_a_status_are_no_edit_of_the_template() {
+        let by = |manager: &str, fields: serde_json::Value| {
+            let entry =
+                json!({"manager": manager, "operation": "Update", "fieldsType": "FieldsV1", "fieldsV1": fields});
+            let object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a", "managedFields": [entry]}});
+            edited_by_others(&serde_json::from_value(object).unwrap())
+        };
+        let template = json!({"f:spec": {"f:template": {"f:spec": {}}}});
+        assert!(by("kubectl-set", template.clone()));
+        assert!(!by(FIELD_MANAGER, template));
+        assert!(!by("kube-controller-manager", json!({"f:status": {"f:replicas": {}}})));
+        assert!(!by("hpa", json!({"f:spec": {"f:replicas": {}}})));
+    }
+}

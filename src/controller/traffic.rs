@@ -140,11 +140,11 @@ async fn service(
     }
     let api = Api::<Service>::namespaced(ctx.client.clone(), &key.0);
     let live = ctx.calls.read("Service", name, api.get_opt(name)).await?;
+    if live.as_ref().is_some_and(|live| !owner.controls(live)) && !step.wanted.falling {
+        return Err(Error::Taken(format!("Service {name}"))); // even one that is right: no watch tells when it changes
+    }
     if live.as_ref().is_some_and(&right) {
         return Ok(());
-    }
-    if live.as_ref().is_some_and(|live| !owner.controls(live)) && !step.wanted.falling {
-        return Err(Error::Taken(format!("Service {name}")));
     }
     let stable = step.state.stable.as_ref().map(|stable| stable.revision.as_str());
     if wanted.is_some() && wanted != stable {

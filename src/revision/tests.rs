@@ -197,7 +197,7 @@ fn reversed(value: &Value) -> String {
 fn with_nulls(value: &Value) -> Value {
     match value {
         Value::Object(fields) => {
-            let null = ("zzz".to_owned(), Value::Null);
+            let null = ("null".to_owned(), Value::Null); // longer than any generated key, so that it replaces none
             fields.iter().map(|(key, value)| (key.clone(), with_nulls(value))).chain([null]).collect()
         }
         Value::Array(items) => items.iter().map(with_nulls).collect(),

@@ -75,27 +75,23 @@ async fn name_taken(prefix: &str, kind: &str, object: serde_json::Value) -> anyh
     day.end().await
 }
 
+/// All at once: each waits a minute until Sluice looks again.
 #[tokio::test]
-async fn a_service_of_somebody_else_is_not_taken_over() -> anyhow::Result<()> {
+async fn a_service_a_service_account_and_a_route_of_somebody_else_are_not_taken_over() -> anyhow::Result<()> {
     let service =
         json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": NAME}, "spec": {"ports": [{"port": 80}]}});
-    name_taken("service", "Service", service).await
-}
-
-#[tokio::test]
-async fn a_service_account_of_somebody_else_is_not_taken_over() -> anyhow::Result<()> {
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": NAME}});
-    name_taken("account", "ServiceAccount", account).await
-}
-
-#[tokio::test]
-async fn a_route_of_somebody_else_is_not_taken_over() -> anyhow::Result<()> {
     let rules = json!([{"backendRefs": [{"name": "theirs", "port": 80}]}]);
     let route = json!({
         "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": NAME},
         "spec": {"hostnames": ["theirs.example"], "rules": rules},
     });
-    name_taken("httproute", "HTTPRoute", route).await
+    futures::try_join!(
+        name_taken("service", "Service", service),
+        name_taken("account", "ServiceAccount", account),
+        name_taken("httproute", "HTTPRoute", route),
+    )?;
+    Ok(())
 }
 
 #[tokio::test]

@@ -94,6 +94,8 @@ fn no_data_and_errors_hold_until_the_deadline_and_then_roll_back() {
         assert_eq!((sim.weight(), sim.launch().phase), (5, Phase::Progressing), "{verdict:?} holds");
         sim.until(150, "rollback", |sim| sim.launch().outcome == Some(Outcome::RolledBack));
         assert_eq!(sim.launch().reason.as_deref(), Some("DeadlinePassed"));
+        let told = sim.launch().message.clone().unwrap_or_default();
+        assert!(told.contains("within 5m: success: success says"), "what held it is told: {told}");
     }
 }
 
