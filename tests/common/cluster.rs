@@ -120,9 +120,15 @@ impl Cluster {
     /// Kills the leader as a node's death does: no grace, no clean exit, the lease not given back.
     pub async fn kill_operator(&self) -> anyhow::Result<String> {
         let leader = self.leader().await?;
-        let pods = Api::<Pod>::namespaced(self.client.clone(), SYSTEM);
-        pods.delete(&leader, &DeleteParams::default().grace_period(0)).await?;
+        self.kill_operator_pod(&leader).await?;
         Ok(leader)
+    }
+
+    /// Kills a pod of Sluice in the same way.
+    pub async fn kill_operator_pod(&self, name: &str) -> anyhow::Result<()> {
+        let pods = Api::<Pod>::namespaced(self.client.clone(), SYSTEM);
+        pods.delete(name, &DeleteParams::default().grace_period(0)).await.context("could not kill the operator")?;
+        Ok(())
     }
 
     /// The leader's own metrics page.
