@@ -10,6 +10,7 @@ use std::process::{Command, Output};
 use anyhow::{Context as _, ensure};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
+use sluice::controller::config::Config;
 
 const CHART: &str = "charts/sluice";
 
@@ -52,10 +53,10 @@ const CLUSTER_PERMISSIONS: &[(&str, &str, &[&str])] = &[
     ("apps", "controllerrevisions", &["get", "create", "delete"]),
     ("", "services", &["get", "list", "watch", "create", "patch", "delete"]),
     ("", "configmaps", &["get", "list", "watch", "create", "delete"]),
-    ("", "serviceaccounts", &["create", "patch"]),
+    ("", "serviceaccounts", &["get", "create", "patch"]),
     ("", "pods", &["list", "watch"]),
     ("policy", "poddisruptionbudgets", &["create", "patch", "delete"]),
-    ("gateway.networking.k8s.io", "httproutes", &["get", "list", "watch", "create", "update"]),
+    ("gateway.networking.k8s.io", "httproutes", &["get", "list", "watch", "create", "update", "delete"]),
     ("events.k8s.io", "events", &["create", "patch"]),
 ];
 
@@ -257,6 +258,8 @@ fn an_empty_tag_is_the_version_and_a_digest_wins() -> anyhow::Result<()> {
 fn the_administrators_configuration_reaches_the_controller() -> anyhow::Result<()> {
     let objects = render(EVERYTHING)?;
     let text = only(&objects, "ConfigMap")?["data"]["config.yaml"].as_str().context("no config.yaml")?;
+    let read = serde_norway::from_str::<Config>(text);
+    ensure!(read.is_ok(), "the controller refuses it: {read:?}");
     let config: Value = serde_norway::from_str(text)?;
     let source = json!({
         "name": "default", "url": "http://prometheus.monitoring.svc:9090", "presence": "up", "timeout": "5s",

@@ -23,7 +23,7 @@ pub fn set(conditions: &mut Vec<Condition>, new: (&str, bool, &str, &str), gener
         type_: type_.to_owned(),
         status: status.to_owned(),
         reason: reason.to_owned(),
-        message: message.to_owned(),
+        message: super::clip(message, 1024),
         observed_generation: generation,
         last_transition_time: before.map_or(Time(now), |c| c.last_transition_time.clone()),
     };

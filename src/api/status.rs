@@ -49,7 +49,7 @@ pub struct State {
     pub launch: Option<Launch>,
     /// Revisions that were stable and never rolled back since, newest first: going back to them passes no gates.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 20))]
+    #[schemars(length(max = 32))]
     pub trusted: Vec<TrustedRevision>,
     /// Revisions that were rolled back, newest first: they get no traffic again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -1,5 +1,6 @@
 //! What the watches hold: the objects that agents own, and the versions of all ConfigMaps (their contents are not kept).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::Stream;
@@ -10,13 +11,18 @@ use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{ObjectRef, Store, store};
 use kube::runtime::{Controller, WatchStreamExt, reflector, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
+use tokio::sync::Mutex;
 
+use super::context::Key;
 use crate::api::{AGENT_LABEL, AgentDeployment, REVISION_LABEL};
 use crate::revision;
 use crate::traffic::HTTPRoute;
 
 /// An agent as it is watched: one that cannot be read must not stop the others.
 pub(crate) type WatchedAgent = DeserializeGuard<AgentDeployment>;
+
+/// A route as it is watched: tenants may write odd ones.
+type WatchedRoute = DeserializeGuard<HTTPRoute>;
 
 /// The stores behind the watches.
 #[derive(Clone)]
@@ -26,12 +32,17 @@ pub(crate) struct Caches {
     pub(crate) pods: Store<Pod>,
     pub(crate) config_maps: Store<PartialObjectMeta<ConfigMap>>,
     /// Absent when the cluster has no HTTPRoutes.
-    pub(crate) routes: Option<Store<HTTPRoute>>,
+    pub(crate) routes: Option<Store<WatchedRoute>>,
+    /// Whose turn it is to wait for the stores.
+    turn: Arc<Mutex<()>>,
 }
 
 impl Caches {
     /// Waits until every watch has listed what there is.
+    ///
+    /// One waiter at a time: a store of kube 5.0 wakes only the waiter that asked last, and the others would wait for ever.
     pub(crate) async fn ready(&self) -> Result<(), reflector::store::WriterDropped> {
+        let _turn = self.turn.lock().await;
         self.deployments.wait_until_ready().await?;
         self.services.wait_until_ready().await?;
         self.pods.wait_until_ready().await?;
@@ -46,6 +57,19 @@ impl Caches {
     pub(crate) fn deployments_of(&self, namespace: &str, agent: &str) -> Vec<(String, Arc<Deployment>)> {
         let mine = self.deployments.state().into_iter().filter(|object| belongs(object.as_ref(), namespace, agent));
         mine.filter_map(|object| Some((object.labels().get(REVISION_LABEL)?.clone(), object))).collect()
+    }
+
+    /// The revisions of an agent that have a Deployment or a Service.
+    pub(crate) fn revisions_of(&self, namespace: &str, agent: &str) -> BTreeSet<String> {
+        let services = self.services.state().into_iter().filter(|object| belongs(object.as_ref(), namespace, agent));
+        let served = services.filter_map(|object| object.labels().get(REVISION_LABEL).cloned());
+        served.chain(self.deployments_of(namespace, agent).into_iter().map(|(hash, _)| hash)).collect()
+    }
+
+    /// The route of an agent, if it can be read.
+    pub(crate) fn route(&self, key: &Key) -> Option<HTTPRoute> {
+        let route = self.routes.as_ref()?.get(&ObjectRef::new(&key.1).within(&key.0))?;
+        route.0.as_ref().ok().cloned()
     }
 
     /// The pods of an agent, with their revisions.
@@ -71,9 +95,10 @@ fn belongs(object: &impl ResourceExt, namespace: &str, agent: &str) -> bool {
 
 /// A controller of agents with all its watches, and the stores that they fill.
 pub(crate) fn watch(client: &Client, routes: bool) -> (Controller<WatchedAgent>, Caches) {
-    let controller = Controller::new(Api::<WatchedAgent>::all(client.clone()), watcher::Config::default());
+    let controller = Controller::new(Api::<WatchedAgent>::all(client.clone()), watcher::Config::default().timeout(60));
     let agents = controller.store();
-    let ours = watcher::Config::default().labels(AGENT_LABEL);
+    let every = watcher::Config::default().timeout(60); // a watch that died in silence is begun anew within a minute
+    let ours = every.clone().labels(AGENT_LABEL);
 
     let (deployments, stream) = cached::<Deployment>(Api::all(client.clone()), ours.clone());
     let controller = controller.watches_stream(stream, |object| owner(&object));
@@ -81,15 +106,14 @@ pub(crate) fn watch(client: &Client, routes: bool) -> (Controller<WatchedAgent>,
     let controller = controller.watches_stream(stream, |object| owner(&object));
     let (pods, stream) = cached::<Pod>(Api::all(client.clone()), ours.clone());
     let controller = controller.watches_stream(stream, |object| owner(&object));
-    let (config_maps, stream) =
-        cached::<PartialObjectMeta<ConfigMap>>(Api::all(client.clone()), watcher::Config::default());
+    let (config_maps, stream) = cached::<PartialObjectMeta<ConfigMap>>(Api::all(client.clone()), every);
     let controller = controller.watches_stream(stream, move |object| users_of(&object, &agents));
 
-    let caches = Caches { deployments, services, pods, config_maps, routes: None };
+    let caches = Caches { deployments, services, pods, config_maps, routes: None, turn: Arc::default() };
     if !routes {
         return (controller, caches);
     }
-    let (routes, stream) = cached::<HTTPRoute>(Api::all(client.clone()), ours);
+    let (routes, stream) = cached::<WatchedRoute>(Api::all(client.clone()), ours);
     let controller = controller.watches_stream(stream, |object| owner(&object));
     (controller, Caches { routes: Some(routes), ..caches })
 }
@@ -102,7 +126,10 @@ where
     let (reader, writer) = store();
     let stream = watcher(api, config)
         .default_backoff()
-        .modify(|object| object.managed_fields_mut().clear())
+        .modify(|object| {
+            object.managed_fields_mut().clear();
+            object.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration"); // it may hold everything
+        })
         .reflect(writer)
         .touched_objects();
     (reader, stream)

@@ -72,7 +72,7 @@ pub(crate) async fn tell(ctx: &Context, agent: &AgentDeployment, step: &Step) {
             type_: if event.warning { EventType::Warning } else { EventType::Normal },
             reason: event.reason.to_owned(),
             note: Some(clip(&event.message, 900)),
-            action: "Launch".to_owned(),
+            action: action(step), // repeats are merged by reason and action: another weight is another Event
             secondary: None,
         };
         let about = agent.object_ref(&());
@@ -81,6 +81,11 @@ pub(crate) async fn tell(ctx: &Context, agent: &AgentDeployment, step: &Step) {
             tracing::warn!(namespace, agent = name, launch, %error, "could not publish an Event");
         }
     }
+}
+
+fn action(step: &Step) -> String {
+    let launch = step.state.launch.as_ref();
+    launch.map_or_else(String::new, |launch| format!("{} {} {}%", launch.id, launch.stage_name, launch.weight))
 }
 
 /// How long a rollback took from the first breaching sample to the write that has just been accepted.

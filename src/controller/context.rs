@@ -7,10 +7,11 @@ use k8s_openapi::jiff::Timestamp;
 use kube::runtime::events::Recorder;
 use kube::{Api, Client};
 
+use super::Error;
 use super::caches::Caches;
 use super::calls::Calls;
 use super::prepare::Prepared;
-use crate::api::AgentDeployment;
+use crate::api::{AgentDeployment, Phase, State};
 use crate::revision::Revision;
 use crate::signals::Sampler;
 
@@ -39,6 +40,26 @@ pub(crate) struct Memory {
     pub(crate) applied: HashMap<String, i64>,
     /// Failed passes in a row.
     pub(crate) failures: u32,
+    /// What the last pass failed on, if a person must mend it.
+    pub(crate) trouble: Option<(String, String)>,
+    /// A launch runs.
+    pub(crate) launching: bool,
+}
+
+impl Memory {
+    /// A pass was made whole. Returns whether status still shows trouble that is over.
+    pub(crate) fn succeeded(&mut self, state: &State) -> bool {
+        self.failures = 0;
+        self.launching = state.launch.as_ref().is_some_and(|launch| launch.phase != Phase::Complete);
+        self.trouble.take().is_some()
+    }
+
+    /// A pass failed. Returns how many did in a row, and whether a launch runs.
+    pub(crate) fn failed(&mut self, error: &Error) -> (u32, bool) {
+        self.failures = self.failures.saturating_add(1);
+        self.trouble = error.mend();
+        (self.failures, self.launching)
+    }
 }
 
 impl Context {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::api::clip;
+
 /// Why a pass ended early. Everything that was decided is decided again in the next pass.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -68,9 +70,21 @@ impl Error {
         }
     }
 
-    /// How long to wait before the next try, after so many failures in a row.
-    pub fn retry_after(&self, failures: u32) -> Duration {
+    /// How long to wait before the next try, after so many failures in a row. A launch is never left alone for long.
+    pub fn retry_after(&self, failures: u32, launching: bool) -> Duration {
         let start = if self.reason() == "Conflict" { 50 } else { 500 };
-        Duration::from_millis(start << failures.min(6)).min(Duration::from_secs(30))
+        let longest = Duration::from_secs(if launching { 2 } else { 30 });
+        Duration::from_millis(start << failures.min(6)).min(longest)
+    }
+
+    /// What a person must mend, for the conditions; `None` for what passes by itself.
+    pub fn mend(&self) -> Option<(String, String)> {
+        match self.reason() {
+            "NameTaken" | "LostRevision" | "Forbidden" | "Refused" => {
+                let cause = std::error::Error::source(self).map(|cause| format!(": {cause}")).unwrap_or_default();
+                Some((self.reason().to_owned(), clip(&format!("{self}{cause}"), 512)))
+            }
+            _ => None,
+        }
     }
 }

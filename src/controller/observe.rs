@@ -2,40 +2,78 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::runtime::reflector::ObjectRef;
+use kube::{Api, ResourceExt};
 
+use super::Error;
 use super::context::{Context, Key};
 use super::prepare::Prepared;
-use crate::api::{AgentDeployment, DEFAULT_HISTORY, Phase, State};
-use crate::launch::{CheckName, Decision, GateCheck, Measured, Observation, Plan, Pods, Question, Route, TriggerCheck};
+use crate::api::{AgentDeployment, DEFAULT_HISTORY, Launch, Phase, State};
+use crate::launch::{CheckName, Decision, GateCheck, Observation, Plan, Pods, Question, Route, TriggerCheck};
 use crate::signals::Watch;
+use crate::traffic::HTTPRoute;
 use crate::{children, traffic};
 
-/// Reads the caches; makes no request.
-pub(crate) fn observe(ctx: &Context, key: &Key, agent: &AgentDeployment, prepared: &Prepared) -> Observation {
+/// Reads the caches; what moves traffic is read from the API server itself while a launch runs.
+pub(crate) async fn observe(
+    ctx: &Context,
+    key: &Key,
+    agent: &AgentDeployment,
+    prepared: &Prepared,
+    state: &State,
+) -> Result<Observation, Error> {
     let spec = &agent.spec;
-    let service = ctx.caches.services.get(&ObjectRef::new(&key.1).within(&key.0));
-    let (route, on_route) = route(ctx, key, agent);
+    let running = state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
+    let (service, route) = if running.is_some() { live(ctx, key).await? } else { cached(ctx, key) };
+    let (service, route) = (service.filter(|it| ours(it, agent)), route.filter(|it| ours(it, agent)));
     let on_service = service.as_ref().and_then(|service| traffic::decision(service.annotations()));
-    Observation {
+    let on_route = route.as_ref().and_then(|route| traffic::decision(route.annotations()));
+    let mut seen = Observation {
         agent: key.1.clone(),
         wanted: prepared.wanted.clone(),
         replicas: spec.replicas.unwrap_or(1),
         paused: spec.paused.unwrap_or(false),
         history_limit: usize::try_from(spec.revision_history_limit.unwrap_or(DEFAULT_HISTORY)).unwrap_or(1),
         pods: pods(ctx, key),
-        route,
-        service: service.as_ref().and_then(|service| children::selected_revision(service)),
-        decision: newest(on_route, on_service),
+        route: shares(ctx, key, agent, route.as_ref()),
+        service: service.as_ref().and_then(children::selected_revision),
+        decision: decision([on_route, on_service], running),
+        trouble: ctx.remember(key, |memory| memory.trouble.clone()),
         measured: BTreeMap::new(),
-    }
+    };
+    ask(ctx, key, prepared, state, &seen); // the answers below are judged by the pods that are ready now
+    seen.measured = ctx.sampler.latest(key);
+    Ok(seen)
 }
 
-/// The route and the Service may carry decisions of different launches: the later one counts.
-fn newest(one: Option<Decision>, two: Option<Decision>) -> Option<Decision> {
-    one.into_iter().chain(two).max_by_key(|decision| decision.at)
+/// The agent's Service and route as the watches hold them.
+fn cached(ctx: &Context, key: &Key) -> (Option<Service>, Option<HTTPRoute>) {
+    let service = ctx.caches.services.get(&ObjectRef::new(&key.1).within(&key.0));
+    (service.map(|service| service.as_ref().clone()), ctx.caches.route(key))
+}
+
+/// The agent's Service and route as the API server holds them: a launch ends on nothing older.
+async fn live(ctx: &Context, key: &Key) -> Result<(Option<Service>, Option<HTTPRoute>), Error> {
+    let services = Api::<Service>::namespaced(ctx.client.clone(), &key.0);
+    let service = ctx.calls.read("Service", &key.1, services.get_opt(&key.1)).await?;
+    if ctx.caches.routes.is_none() {
+        return Ok((service, None));
+    }
+    let routes = Api::<HTTPRoute>::namespaced(ctx.client.clone(), &key.0);
+    Ok((service, ctx.calls.read("HTTPRoute", &key.1, routes.get_opt(&key.1)).await?))
+}
+
+/// Not an object that a former agent of the same name left behind.
+fn ours(object: &impl ResourceExt, agent: &AgentDeployment) -> bool {
+    let mut owners = object.owner_references().iter().filter(|owner| owner.controller == Some(true));
+    owners.all(|owner| Some(&owner.uid) == agent.metadata.uid.as_ref())
+}
+
+/// The decision about the running launch, or the latest one.
+fn decision(found: [Option<Decision>; 2], running: Option<&Launch>) -> Option<Decision> {
+    let about = |decision: &Decision| running.is_some_and(|launch| launch.id == decision.launch);
+    found.into_iter().flatten().max_by_key(|decision| (about(decision), decision.at))
 }
 
 /// Pods by revision: every revision that has a Deployment.
@@ -50,31 +88,17 @@ fn pods(ctx: &Context, key: &Key) -> BTreeMap<String, Pods> {
     seen.collect()
 }
 
-fn route(ctx: &Context, key: &Key, agent: &AgentDeployment) -> (Route, Option<Decision>) {
-    if agent.spec.traffic.as_ref().is_none_or(|traffic| traffic.gateway.is_none()) {
-        return (Route::NotUsed, None);
+/// Who gets the traffic. A route that is still there counts even when the spec no longer asks for one.
+fn shares(ctx: &Context, key: &Key, agent: &AgentDeployment, route: Option<&HTTPRoute>) -> Route {
+    let asked = agent.spec.traffic.as_ref().is_some_and(|traffic| traffic.gateway.is_some());
+    match route {
+        Some(route) => traffic::read(route, &key.1),
+        None if !asked => Route::NotUsed,
+        None if ctx.caches.routes.is_none() => {
+            Route::Unusable("the cluster has no HTTPRoutes: install the Gateway API, or remove spec.traffic".to_owned())
+        }
+        None => Route::Missing,
     }
-    let Some(routes) = &ctx.caches.routes else {
-        let mend = "the cluster has no HTTPRoutes: install the Gateway API and restart Sluice, or remove spec.traffic";
-        return (Route::Unusable(mend.to_owned()), None);
-    };
-    let reference = ObjectRef::new(&key.1).within(&key.0);
-    match routes.get(&reference) {
-        None => (Route::Missing, None),
-        Some(route) => (traffic::read(&route, &key.1), traffic::decision(route.annotations())),
-    }
-}
-
-/// What the metrics say of the launch, in the light of the pods that are ready now.
-pub(crate) fn measure(
-    ctx: &Context,
-    key: &Key,
-    prepared: &Prepared,
-    state: &State,
-    seen: &Observation,
-) -> BTreeMap<CheckName, Measured> {
-    ask(ctx, key, prepared, state, seen);
-    ctx.sampler.latest(key)
 }
 
 /// Tells the sampler what a pass wants to know. Only agents that launch are measured.

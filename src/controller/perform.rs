@@ -2,7 +2,7 @@
 //! that is right already is left alone.
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
-use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount, ServiceSpec};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::NamespaceResourceScope;
@@ -39,17 +39,19 @@ pub(crate) async fn perform(
         run(ctx, &key, &owner, &revision, *size).await?;
     }
     traffic(ctx, agent, prepared, step).await?;
-    for (hash, deployment) in ctx.caches.deployments_of(&key.0, &key.1) {
-        if step.wanted.sizes.contains_key(&hash) || !owner.controls(deployment.as_ref()) {
-            continue;
-        }
-        if !step.wanted.keep.contains(&hash) {
+    for hash in ctx.caches.revisions_of(&key.0, &key.1) {
+        if !step.wanted.sizes.contains_key(&hash) && !step.wanted.keep.contains(&hash) {
             remove(ctx, &key, &hash).await?;
-        } else if deployment.spec.as_ref().and_then(|spec| spec.replicas) != Some(0) {
+        }
+    }
+    for (hash, deployment) in ctx.caches.deployments_of(&key.0, &key.1) {
+        let rests = !step.wanted.sizes.contains_key(&hash) && step.wanted.keep.contains(&hash);
+        if rests && deployment.spec.as_ref().and_then(|spec| spec.replicas) != Some(0) {
             let revision = revisions::stored(ctx, &key, agent, prepared, &hash).await?;
             apply_deployment(ctx, &key, &owner, &revision, 0).await?;
         }
     }
+    ctx.remember(&key, |memory| memory.revisions.retain(|hash, _| step.wanted.sizes.contains_key(hash)));
     Ok(())
 }
 
@@ -62,22 +64,28 @@ async fn run(ctx: &Context, key: &Key, owner: &Owner, revision: &Revision, size:
         }
     }
     let name = revision.name();
-    if ctx.caches.services.get(&ObjectRef::new(&name).within(&key.0)).is_none() {
-        apply::<Service>(ctx, key, "Service", &children::revision_service(owner, revision)).await?;
+    let service = children::revision_service(owner, revision);
+    let found = ctx.caches.services.get(&ObjectRef::new(&name).within(&key.0));
+    if !found.is_some_and(|found| same_service(&found, &service)) {
+        apply::<Service>(ctx, key, "Service", &service).await?;
     }
     let live = ctx.caches.deployments.get(&ObjectRef::new(&name).within(&key.0));
-    if live.is_none() {
-        apply::<ServiceAccount>(ctx, key, "ServiceAccount", &children::service_account(owner)).await?;
-        let budget = children::pod_disruption_budget(owner, revision);
-        apply::<PodDisruptionBudget>(ctx, key, "PodDisruptionBudget", &budget).await?;
-    }
     let sized = live.as_ref().and_then(|live| live.spec.as_ref()?.replicas) == Some(size);
     let applied = ctx.remember(key, |memory| memory.applied.get(&revision.hash).copied());
     let untouched = live.as_ref().is_some_and(|live| live.metadata.generation == applied);
     if sized && untouched { Ok(()) } else { apply_deployment(ctx, key, owner, revision, size).await }
 }
 
-/// Applies a Deployment, and remembers the generation that this gave it: another one is somebody else's edit.
+/// Whether a Service sends to whom it should: what we own of it is as we want it.
+pub(super) fn same_service(live: &Service, wanted: &Service) -> bool {
+    let (Some(live), Some(wanted)) = (&live.spec, &wanted.spec) else { return false };
+    let targets = |spec: &ServiceSpec| -> Vec<_> {
+        spec.ports.iter().flatten().map(|port| (port.name.clone(), port.port, port.target_port.clone())).collect()
+    };
+    live.selector == wanted.selector && targets(live) == targets(wanted)
+}
+
+/// Applies a Deployment with what its pods need, and remembers the generation that this gave it: another one is somebody else's edit.
 async fn apply_deployment(
     ctx: &Context,
     key: &Key,
@@ -85,6 +93,9 @@ async fn apply_deployment(
     revision: &Revision,
     size: i32,
 ) -> Result<(), Error> {
+    apply::<ServiceAccount>(ctx, key, "ServiceAccount", &children::service_account(owner)).await?;
+    let budget = children::pod_disruption_budget(owner, revision);
+    apply::<PodDisruptionBudget>(ctx, key, "PodDisruptionBudget", &budget).await?;
     let api = Api::<DynamicObject>::namespaced_with(ctx.client.clone(), &key.0, &dynamic::<Deployment>());
     let (name, deployment) = (revision.name(), children::deployment(owner, revision, size));
     let params = PatchParams::apply(FIELD_MANAGER).force();

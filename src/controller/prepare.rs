@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
@@ -23,6 +24,8 @@ use crate::traffic::HTTPRoute;
 
 /// A refused template is tried again after so long: quota and admission policies change without telling us.
 const RETRY: SignedDuration = SignedDuration::from_mins(1);
+/// All requests of a preparation together: a rollback does not wait longer for a slow webhook.
+const LIMIT: Duration = Duration::from_secs(3);
 /// What could not be read is read again after so long.
 const UNREADABLE: SignedDuration = SignedDuration::from_secs(3);
 
@@ -57,7 +60,9 @@ pub(crate) async fn prepare(ctx: &Context, key: &Key, agent: &AgentDeployment) -
     if let Some(last) = last.filter(|last| last.inputs == inputs && last.retry_at.is_none_or(|at| ctx.now() < at)) {
         return last;
     }
-    let fresh = match compute(ctx, key, agent, &inputs).await {
+    let limit = || Error::Slow { verb: "prepare", what: format!("revision of {}", key.1), limit: LIMIT };
+    let computed = tokio::time::timeout(LIMIT, compute(ctx, key, agent, &inputs)).await;
+    let fresh = match computed.unwrap_or_else(|_| Err(limit())) {
         Ok(fresh) => fresh,
         Err(error) => {
             tracing::warn!(namespace = key.0, agent = key.1, %error, "the wanted revision cannot be known");
@@ -94,7 +99,11 @@ async fn compute(ctx: &Context, key: &Key, agent: &AgentDeployment, inputs: &Inp
             (plan, wanted, Some(revision))
         }
     };
-    let refused = !matches!(wanted, WantedRevision::Known(_));
+    let refused = match &wanted {
+        WantedRevision::Known(_) => false,
+        WantedRevision::Refused { .. } => true,
+        WantedRevision::Unknown { reason, .. } => reason == "NameTaken", // what else is unknown is watched
+    };
     let retry_at = refused.then(|| ctx.now() + RETRY);
     Ok(Prepared { inputs: inputs.clone(), plan, wanted, revision, retry_at })
 }

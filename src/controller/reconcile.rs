@@ -37,21 +37,22 @@ pub(crate) async fn reconcile(watched: &WatchedAgent, ctx: &Context) -> Result<A
 
     let prepared = prepare::prepare(ctx, &key, &agent).await;
     let state = agent.status.clone().unwrap_or_default().state;
-    let mut seen = observe::observe(ctx, &key, &agent, &prepared);
-    seen.measured = observe::measure(ctx, &key, &prepared, &state, &seen);
+    let seen = observe::observe(ctx, &key, &agent, &prepared, &state).await?;
     let now = ctx.now();
     let step = launch::step(&prepared.plan, &state, &seen, now);
+    observe::ask(ctx, &key, &prepared, &step.state, &seen);
 
-    if step.wanted.falling {
-        perform::traffic(ctx, &agent, &prepared, &step).await?;
-    }
-    commit::commit(ctx, &agent, &seen, &step, now).await?;
+    let fallen = if step.wanted.falling { perform::traffic(ctx, &agent, &prepared, &step).await } else { Ok(()) };
+    commit::commit(ctx, &agent, &seen, &step, now).await?; // a decision whose write failed is remembered all the same
+    fallen?;
     let performed = perform::perform(ctx, &agent, &prepared, &step).await;
     commit::tell(ctx, &agent, &step).await;
     performed?;
-    observe::ask(ctx, &key, &prepared, &step.state, &seen);
 
-    ctx.remember(&key, |memory| memory.failures = 0);
+    let shown = ctx.remember(&key, |memory| memory.succeeded(&step.state));
+    if shown {
+        return Ok(Action::requeue(Duration::from_millis(1))); // the trouble that status shows is over
+    }
     ctx.calls.metrics.passes.observe(begun.elapsed().as_secs_f64());
     Ok(Action::requeue(wait(step.wake_at.into_iter().chain(prepared.retry_at).min(), now)))
 }
@@ -70,10 +71,7 @@ pub(crate) fn key(agent: &impl ResourceExt) -> Key {
 #[allow(clippy::needless_pass_by_value)] // the controller asks for this signature
 pub(crate) fn again(watched: Arc<WatchedAgent>, error: &Error, ctx: Arc<Context>) -> Action {
     let key = key(watched.as_ref());
-    let failures = ctx.remember(&key, |memory| {
-        memory.failures = memory.failures.saturating_add(1);
-        memory.failures
-    });
+    let (failures, launching) = ctx.remember(&key, |memory| memory.failed(error));
     ctx.calls.metrics.errors.get_or_create(&ReasonLabel { reason: error.reason() }).inc();
     if error.reason() == "Conflict" {
         tracing::debug!(namespace = key.0, agent = key.1, %error, "looking again");
@@ -81,5 +79,5 @@ pub(crate) fn again(watched: Arc<WatchedAgent>, error: &Error, ctx: Arc<Context>
         let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
         tracing::warn!(namespace = key.0, agent = key.1, reason = error.reason(), %error, cause, "the pass failed");
     }
-    Action::requeue(error.retry_after(failures))
+    Action::requeue(error.retry_after(failures, launching))
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::jiff::Timestamp;
@@ -22,6 +23,9 @@ use super::metrics::Metrics;
 use super::{caches, leader, reconcile};
 use crate::server::{self, Shown};
 use crate::signals::{Sampler, SamplerMetrics};
+
+/// A cluster without HTTPRoutes is asked again so often; there is nothing to watch before.
+const ROUTES_AGAIN: Duration = Duration::from_mins(1);
 
 /// Who and where this process is.
 #[derive(Clone, Debug)]
@@ -45,6 +49,8 @@ pub async fn run(config: Config, identity: Identity, stop: CancellationToken) ->
     let (end, lost) = (CancellationToken::new(), CancellationToken::new());
     let server = tokio::spawn(server::serve(identity.address, shown.clone(), end.clone()));
 
+    client.apiserver_version().await?; // readiness means that the API server answers
+    let mut missed = false;
     let candidacy = CancellationToken::new();
     let lease_client = Client::try_default().await?;
     let (mut leadership, candidate) =
@@ -55,12 +61,20 @@ pub async fn run(config: Config, identity: Identity, stop: CancellationToken) ->
             metrics.leader.set(1);
             let halt = CancellationToken::new();
             let calls = Calls { metrics: metrics.clone(), leadership };
-            let work = lead(client, config, identity, calls, sampler_metrics, &shown, halt.clone());
+            let routes = has_routes(&client).await?;
+            let watched = client.clone();
+            let work = Work { client, config, pod: identity.pod, calls, sampler_metrics, ready: shown.ready.clone() };
+            let work = work.lead(routes, halt.clone());
             tokio::pin!(work);
             tokio::select! {
                 result = &mut work => result?,
                 () = stop.cancelled() => { halt.cancel(); work.await?; }
                 () = lost.cancelled() => {}
+                () = until_routes(watched), if !routes => {
+                    halt.cancel();
+                    work.await?;
+                    missed = true;
+                }
             }
             metrics.leader.set(0);
         }
@@ -71,69 +85,91 @@ pub async fn run(config: Config, identity: Identity, stop: CancellationToken) ->
     candidate.await?;
     end.cancel();
     server.await??;
+    if missed {
+        anyhow::bail!("the cluster has HTTPRoutes now; a new start watches them");
+    }
     if lost.is_cancelled() {
         anyhow::bail!("leadership was lost; a new start continues from the cluster's state");
     }
     Ok(())
 }
 
-/// The controller and the sampler, until `halt`; passes that run are finished.
-async fn lead(
+/// What a leader works with.
+struct Work {
     client: Client,
     config: Config,
-    identity: Identity,
+    pod: String,
     calls: Calls,
     sampler_metrics: SamplerMetrics,
-    shown: &Shown,
-    halt: CancellationToken,
-) -> anyhow::Result<()> {
-    shown.ready.store(false, Ordering::Relaxed);
-    let routes = has_routes(&client).await?;
-    if !routes {
-        tracing::warn!("the cluster has no HTTPRoutes: agents with a gateway cannot be launched");
-    }
-    let (wake, woken) = mpsc::channel(1024);
-    let sampler = Arc::new(Sampler::new(config.sources, wake, sampler_metrics, Timestamp::now)?);
-    let (sampling, until) = (sampler.clone(), halt.clone());
-    let sampling = tokio::spawn(async move { sampling.run(until).await });
+    ready: Arc<AtomicBool>,
+}
 
-    let (controller, caches) = caches::watch(&client, routes);
-    let reporter = Reporter { controller: "sluice".to_owned(), instance: Some(identity.pod) };
-    let recorder = Recorder::new(client.clone(), reporter);
-    let ctx = Arc::new(Context {
-        client,
-        caches: caches.clone(),
-        calls,
-        recorder,
-        sampler,
-        clock: Timestamp::now,
-        memory: Mutex::default(),
-    });
-    let wakes = futures::stream::unfold(woken, |mut woken| async {
-        let (namespace, name): (String, String) = woken.recv().await?;
-        Some((ObjectRef::new(&name).within(&namespace), woken))
-    });
-
-    let ready = shown.ready.clone();
-    tokio::spawn(async move {
-        if caches.ready().await.is_ok() {
-            ready.store(true, Ordering::Relaxed);
+impl Work {
+    /// The controller and the sampler, until `halt`; passes that run are finished.
+    async fn lead(self, routes: bool, halt: CancellationToken) -> anyhow::Result<()> {
+        let Self { client, config, pod, calls, sampler_metrics, ready } = self;
+        ready.store(false, Ordering::Relaxed);
+        if !routes {
+            tracing::warn!("the cluster has no HTTPRoutes: agents with a gateway cannot be launched");
         }
-    });
-    let config = controller::Config::default().concurrency(config.concurrency);
-    controller
-        .with_config(config)
-        .reconcile_on(wakes)
-        .graceful_shutdown_on(halt.cancelled_owned())
-        .run(reconcile::reconcile_when_ready, reconcile::again, ctx)
-        .for_each(|result| async {
-            if let Err(controller::Error::QueueError(error)) = result {
-                tracing::warn!(%error, "a watch failed; it begins anew");
+        let (wake, woken) = mpsc::channel(1024);
+        let sampler = Arc::new(Sampler::new(config.sources, wake, sampler_metrics, Timestamp::now)?);
+        let (sampling, until) = (sampler.clone(), halt.clone());
+        let mut sampling = tokio::spawn(async move { sampling.run(until).await });
+
+        let (controller, caches) = caches::watch(&client, routes);
+        let reporter = Reporter { controller: "sluice".to_owned(), instance: Some(pod) };
+        let recorder = Recorder::new(client.clone(), reporter);
+        let ctx = Arc::new(Context {
+            client,
+            caches: caches.clone(),
+            calls,
+            recorder,
+            sampler,
+            clock: Timestamp::now,
+            memory: Mutex::default(),
+        });
+        let wakes = futures::stream::unfold(woken, |mut woken| async {
+            let (namespace, name): (String, String) = woken.recv().await?;
+            Some((ObjectRef::new(&name).within(&namespace), woken))
+        });
+
+        tokio::spawn(async move {
+            if caches.ready().await.is_ok() {
+                ready.store(true, Ordering::Relaxed);
             }
-        })
-        .await;
-    sampling.await?;
-    Ok(())
+        });
+        let config = controller::Config::default().concurrency(config.concurrency);
+        let passes = controller
+            .with_config(config)
+            .reconcile_on(wakes)
+            .graceful_shutdown_on(halt.cancelled_owned())
+            .run(reconcile::reconcile_when_ready, reconcile::again, ctx)
+            .for_each(|result| async {
+                if let Err(controller::Error::QueueError(error)) = result {
+                    tracing::warn!(%error, "a watch failed; it begins anew");
+                }
+            });
+        tokio::pin!(passes);
+        tokio::select! {
+            () = &mut passes => sampling.await?,
+            ended = &mut sampling => { // it ends only when it is told to, or in a bug: without it triggers are blind
+                ended?;
+                passes.await;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Ends the work when the cluster gets HTTPRoutes, so that it begins anew with a watch of them.
+async fn until_routes(client: Client) {
+    loop {
+        tokio::time::sleep(ROUTES_AGAIN).await;
+        if has_routes(&client).await.unwrap_or(false) {
+            return;
+        }
+    }
 }
 
 /// Whether the cluster knows HTTPRoutes.
@@ -141,7 +177,7 @@ async fn has_routes(client: &Client) -> kube::Result<bool> {
     let kind = GroupVersionKind::gvk("gateway.networking.k8s.io", "v1", "HTTPRoute");
     match discovery::pinned_kind(client, &kind).await {
         Ok(_) => Ok(true),
-        Err(kube::Error::Discovery(_)) => Ok(false),
+        Err(kube::Error::Discovery(kube::error::DiscoveryError::MissingKind(_))) => Ok(false),
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(false),
         Err(error) => Err(error),
     }

@@ -1,20 +1,22 @@
 //! Moves the traffic: the agent's HTTPRoute and the agent's Service, each in one guarded write that carries its reason.
 //!
 //! On the way up the agent and the object are read afresh first, and a decision that is written on the object stands. On
-//! the way down nothing is asked that could hold the write up.
+//! the way down neither waits for the other, and nothing is asked that the write itself does not need.
 
 use k8s_openapi::api::core::v1::Service;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
+use serde_json::json;
 
 use super::context::{Context, Key};
-use super::perform::FIELD_MANAGER;
+use super::perform::{FIELD_MANAGER, same_service};
 use super::prepare::Prepared;
 use super::reconcile::key;
 use super::{Error, revisions};
-use crate::api::{AgentDeployment, Gateway, Phase};
+use crate::api::{AgentDeployment, Phase};
 use crate::children::{self, Owner};
-use crate::launch::{Shares, Step};
+use crate::launch::{Decision, Route, Shares, Step};
 use crate::traffic::{self, HTTPRoute, Mark};
 
 /// Gives the traffic to whom the core wants it to be given.
@@ -24,14 +26,9 @@ pub(crate) async fn traffic(
     prepared: &Prepared,
     step: &Step,
 ) -> Result<(), Error> {
-    let key = key(agent);
     let Some(owner) = Owner::of(agent) else { return Ok(()) };
-    let gateway = agent.spec.traffic.as_ref().and_then(|traffic| traffic.gateway.as_ref());
-    let on_route = match (gateway, &step.wanted.shares, &ctx.caches.routes) {
-        (Some(gateway), Some(shares), Some(_)) => route(ctx, &key, agent, &owner, gateway, shares, step).await,
-        _ => Ok(()),
-    };
-    let on_service = service(ctx, &key, agent, &owner, prepared, step).await; // trouble with one holds up the other never
+    let on_route = route(ctx, agent, &owner, step).await;
+    let on_service = service(ctx, agent, &owner, prepared, step).await;
     on_route.and(on_service)
 }
 
@@ -43,36 +40,43 @@ fn mark<'a>(ctx: &Context, step: &'a Step) -> Mark<'a> {
     Mark { epoch: ctx.calls.leadership.epoch(), launch, decision }
 }
 
-/// The HTTPRoute: created at rest, then edited in place.
-async fn route(
-    ctx: &Context,
-    key: &Key,
-    agent: &AgentDeployment,
-    owner: &Owner,
-    gateway: &Gateway,
-    shares: &Shares,
-    step: &Step,
-) -> Result<(), Error> {
-    let api = Api::<HTTPRoute>::namespaced(ctx.client.clone(), &key.0);
-    let Some(live) = ctx.calls.read("HTTPRoute", &key.1, api.get_opt(&key.1)).await? else {
-        let (fresh, params) = (traffic::render(owner, gateway), PostParams::default());
-        return ctx.calls.write("create", "HTTPRoute", &key.1, api.create(&params, &fresh)).await.map(drop);
-    };
-    if !owner.controls(&live) {
-        return Err(Error::Taken(format!("HTTPRoute {}", key.1)));
+/// The HTTPRoute: created at rest, then edited in place, and removed when the spec asks for none and nobody is split.
+async fn route(ctx: &Context, agent: &AgentDeployment, owner: &Owner, step: &Step) -> Result<(), Error> {
+    let key = key(agent);
+    let gateway = agent.spec.traffic.as_ref().and_then(|traffic| traffic.gateway.as_ref());
+    if ctx.caches.routes.is_none() || (gateway.is_none() && ctx.caches.route(&key).is_none()) {
+        return Ok(()); // `observe` tells when a route is asked for that cannot be
     }
-    let based = traffic::with_base(&live, gateway);
-    let edited = reshared(based, &key.1, shares, &mark(ctx, step));
+    let api = Api::<HTTPRoute>::namespaced(ctx.client.clone(), &key.0);
+    let name = key.1.as_str();
+    let (live, gateway) = match (ctx.calls.read("HTTPRoute", name, api.get_opt(name)).await?, gateway) {
+        (None, None) => return Ok(()),
+        (None, Some(gateway)) => {
+            let (fresh, params) = (traffic::render(owner, gateway), PostParams::default());
+            return ctx.calls.write("create", "HTTPRoute", name, api.create(&params, &fresh)).await.map(drop);
+        }
+        (Some(live), gateway) => (live, gateway),
+    };
+    if !owner.controls(&live) && !step.wanted.falling {
+        return Err(Error::Taken(format!("HTTPRoute {name}")));
+    }
+    let Some(shares) = &step.wanted.shares else { return Ok(()) };
+    let at_rest = matches!(traffic::read(&live, name), Route::Seen { shares: Shares::AtRest, .. });
+    if gateway.is_none() && at_rest && *shares == Shares::AtRest {
+        return remove(ctx, &key, &live).await;
+    }
+    let based = gateway.map_or_else(|| live.clone(), |gateway| traffic::with_base(&live, gateway));
+    let edited = reshared(based, name, shares, &mark(ctx, step));
     if edited.spec == live.spec {
         return Ok(());
     }
     let stable = step.state.stable.as_ref().map(|stable| stable.revision.as_str());
-    let share = |route: &HTTPRoute| traffic::canary_share(route, &key.1, stable);
+    let share = |route: &HTTPRoute| traffic::canary_share(route, name, stable);
     if share(&edited) > share(&live) {
-        may_rise(ctx, key, agent, step, traffic::decision(live.annotations()).as_ref()).await?;
+        may_rise(ctx, agent, step, traffic::decision(live.annotations()).as_ref()).await?;
     }
     let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-    ctx.calls.write("update", "HTTPRoute", &key.1, api.replace(&key.1, &params, &edited)).await.map(drop)
+    ctx.calls.write("update", "HTTPRoute", name, api.replace(name, &params, &edited)).await.map(drop)
 }
 
 /// The route with the wanted shares; the mark changes only together with them.
@@ -81,17 +85,24 @@ fn reshared(route: HTTPRoute, agent: &str, shares: &Shares, mark: &Mark<'_>) -> 
     if edited.spec == route.spec { route } else { edited }
 }
 
+async fn remove(ctx: &Context, key: &Key, live: &HTTPRoute) -> Result<(), Error> {
+    let api = Api::<HTTPRoute>::namespaced(ctx.client.clone(), &key.0);
+    let preconditions = Preconditions { uid: live.uid(), resource_version: live.resource_version() };
+    let params = DeleteParams::background().preconditions(preconditions);
+    ctx.calls.write("delete", "HTTPRoute", &key.1, api.delete(&key.1, &params)).await.map(drop)
+}
+
 /// Refuses to raise a weight on a stale view, or against a decision that is already written on the object.
 async fn may_rise(
     ctx: &Context,
-    key: &Key,
     agent: &AgentDeployment,
     step: &Step,
-    written: Option<&crate::launch::Decision>,
+    written: Option<&Decision>,
 ) -> Result<(), Error> {
+    let key = key(agent);
     let launch = step.state.launch.as_ref();
     if written.is_some_and(|decision| launch.is_some_and(|launch| launch.id == decision.launch)) {
-        return Err(Error::Stale(format!("HTTPRoute {}: this launch was taken back", key.1)));
+        return Err(Error::Stale(format!("{}: this launch was taken back; its state", key.1)));
     }
     let api = ctx.agents(&key.0);
     let fresh = ctx.calls.read("AgentDeployment", &key.1, api.get_opt(&key.1)).await?;
@@ -106,36 +117,66 @@ async fn may_rise(
 /// The agent's Service: it selects the stable revision, and moves when the canary has all the traffic.
 async fn service(
     ctx: &Context,
-    key: &Key,
     agent: &AgentDeployment,
     owner: &Owner,
     prepared: &Prepared,
     step: &Step,
 ) -> Result<(), Error> {
-    let reference = kube::runtime::reflector::ObjectRef::new(&key.1).within(&key.0);
-    let cached = ctx.caches.services.get(&reference);
-    let now = cached.as_ref().and_then(|service| children::selected_revision(service));
+    let key = key(agent);
+    let name = key.1.as_str();
+    let launching = step.state.launch.as_ref().is_some_and(|launch| launch.phase != Phase::Complete);
     let wanted = step.wanted.service.as_deref();
-    if cached.as_ref().is_some_and(|service| owner.controls(service.as_ref())) && now.as_deref() == wanted {
+    let revision = match wanted {
+        Some(hash) => revisions::stored(ctx, &key, agent, prepared, hash).await.map(Some),
+        None => Ok(None),
+    };
+    let right = |live: &Service| match &revision {
+        Ok(revision) => same_service(live, &children::agent_service(owner, revision.as_deref(), [].into())),
+        Err(_) => children::selected_revision(live).as_deref() == wanted,
+    };
+    let cached = ctx.caches.services.get(&ObjectRef::new(name).within(&key.0));
+    if !launching && cached.is_some_and(|cached| owner.controls(cached.as_ref()) && right(&cached)) {
         return Ok(());
     }
     let api = Api::<Service>::namespaced(ctx.client.clone(), &key.0);
-    let live = ctx.calls.read("Service", &key.1, api.get_opt(&key.1)).await?;
-    if live.as_ref().is_some_and(|live| !owner.controls(live)) {
-        return Err(Error::Taken(format!("Service {}", key.1)));
+    let live = ctx.calls.read("Service", name, api.get_opt(name)).await?;
+    if live.as_ref().is_some_and(&right) {
+        return Ok(());
+    }
+    if live.as_ref().is_some_and(|live| !owner.controls(live)) && !step.wanted.falling {
+        return Err(Error::Taken(format!("Service {name}")));
     }
     let stable = step.state.stable.as_ref().map(|stable| stable.revision.as_str());
     if wanted.is_some() && wanted != stable {
         let written = live.as_ref().and_then(|service| traffic::decision(service.annotations()));
-        may_rise(ctx, key, agent, step, written.as_ref()).await?;
+        may_rise(ctx, agent, step, written.as_ref()).await?;
     }
-    let revision = match wanted {
-        Some(hash) => Some(revisions::stored(ctx, key, agent, prepared, hash).await?),
-        None => None,
+    let marks = mark(ctx, step).annotations();
+    let revision = match revision {
+        Ok(revision) => revision,
+        Err(error) => return turn_back(&api, ctx, &key, wanted, live.is_some(), marks, error).await,
     };
-    let mut service = children::agent_service(owner, revision.as_deref(), mark(ctx, step).annotations());
+    let mut service = children::agent_service(owner, revision.as_deref(), marks);
     service.metadata.resource_version = live.and_then(|live| live.metadata.resource_version);
     let params = PatchParams::apply(FIELD_MANAGER).force();
-    let write = async { api.patch(&key.1, &params, &Patch::Apply(&service)).await };
+    let write = async { api.patch(name, &params, &Patch::Apply(&service)).await };
+    ctx.calls.write("patch", "Service", name, write).await.map(drop)
+}
+
+/// Stable's stored contents cannot be read: its pods are there all the same, and the Service is turned to them.
+async fn turn_back(
+    api: &Api<Service>,
+    ctx: &Context,
+    key: &Key,
+    wanted: Option<&str>,
+    exists: bool,
+    marks: std::collections::BTreeMap<String, String>,
+    error: Error,
+) -> Result<(), Error> {
+    let Some(wanted) = wanted.filter(|_| exists) else { return Err(error) };
+    let selector = children::selector(&key.1, Some(wanted));
+    let body = json!({"metadata": {"annotations": marks}, "spec": {"selector": selector}});
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    let write = async { api.patch(&key.1, &params, &Patch::Merge(&body)).await };
     ctx.calls.write("patch", "Service", &key.1, write).await.map(drop)
 }

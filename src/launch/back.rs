@@ -135,10 +135,27 @@ pub(super) fn take_back(
     } else {
         notes.tell("TakingBack", format!("{} at {}%: {}", launch.revision, launch.weight, decision.message));
     }
-    finish_rollback(launch, state, seen, now, notes)
+    launch.entered_at = now;
+    lower(&mut launch, seen, now);
+    notes.wakes.push(after(now, Duration::from_millis(50)));
+    launch // whether its traffic is gone is read back in a later pass
 }
 
-/// Takes the weight away, and ends the launch once that was read back. Never gives 100 % to a dead stable.
+/// Takes the weight away. A measured trigger never gives 100 % to a dead stable: `sizes` raises it, and its first ready pod
+/// wakes us. A spec that went back to stable goes anyway: a person wants it.
+fn lower(launch: &mut Launch, seen: &Observation, now: Timestamp) {
+    let serves = |stable: &String| seen.pods.get(stable).is_some_and(|pods| pods.ready > 0);
+    let guarded = launch.outcome != Some(Outcome::Aborted) && seen.replicas > 0;
+    if guarded && !launch.stable.as_ref().is_none_or(serves) && canary_share(launch, seen) > 0 {
+        return;
+    }
+    if launch.weight > 0 {
+        launch.entered_at = now;
+    }
+    launch.weight = 0;
+}
+
+/// Ends the launch once it was read back that its traffic is gone.
 pub(super) fn finish_rollback(
     mut launch: Launch,
     state: &mut State,
@@ -146,19 +163,13 @@ pub(super) fn finish_rollback(
     now: Timestamp,
     notes: &mut Notes,
 ) -> Launch {
-    let stable_serves =
-        launch.stable.as_ref().is_none_or(|stable| seen.pods.get(stable).is_some_and(|pods| pods.ready > 0));
-    if !stable_serves && seen.replicas > 0 && canary_share(&launch, seen) > 0 {
-        return launch; // `sizes` raises stable; its first ready pod wakes us
-    }
-    launch.weight = 0;
-    if !read_back(&launch, seen) {
+    lower(&mut launch, seen, now);
+    if launch.weight > 0 || !read_back(&launch, seen) {
         return launch;
     }
-    let decided = launch.decided_at.unwrap_or(now);
     let answered = !matches!(&seen.route, Route::Seen { programmed: Programmed::Pending | Programmed::Refused(_), .. });
-    if !answered && between(decided, now) < GATEWAY_ANSWER {
-        notes.wakes.push(after(decided, GATEWAY_ANSWER));
+    if !answered && between(launch.entered_at, now) < GATEWAY_ANSWER {
+        notes.wakes.push(after(launch.entered_at, GATEWAY_ANSWER));
         return launch;
     }
     launch.phase = Phase::Complete;

@@ -8,9 +8,13 @@ use super::back::waiting_for;
 use super::retire::lose_traffic;
 use super::step::{Notes, index};
 use super::time::{after, between};
+use super::triggers::SEEN_RESTARTS;
 use super::wanted::{read_back, service_moved};
 use super::{Observation, Plan, Pods, Programmed, Route, Shares, WantedRevision, capacity, gates};
-use crate::api::{Launch, Outcome, PendingRevision, Phase, StableRevision, State, TrustedRevision, clip};
+use crate::api::{
+    Launch, Outcome, PendingRevision, Phase, RejectedRevision, SeenRestart, StableRevision, State, TrustedRevision,
+    clip,
+};
 
 /// A new revision is left alone for so long, so that edits close together are one launch.
 pub const QUIET: Duration = Duration::from_secs(3);
@@ -25,6 +29,9 @@ pub(super) fn begin(
     notes: &mut Notes,
 ) -> Option<Launch> {
     let pending = state.pending.take();
+    if last.is_none() {
+        find_lost_state(state, seen, now, notes);
+    }
     let WantedRevision::Known(revision) = &seen.wanted else {
         return last;
     };
@@ -44,6 +51,17 @@ pub(super) fn begin(
     state.retiring.retain(|retiring| retiring.revision != launch.revision);
     notes.tell("LaunchStarted", start_message(&launch));
     Some(launch)
+}
+
+/// A status that is empty beside a Service that serves was lost: what serves is stable, and what was taken back stays so.
+fn find_lost_state(state: &mut State, seen: &Observation, now: Timestamp, notes: &mut Notes) {
+    let Some(serving) = seen.service.as_ref().filter(|_| state.stable.is_none()) else { return };
+    notes.warn("StatusRestored", format!("the status was lost; {serving} serves and counts as stable"));
+    state.stable = Some(StableRevision { revision: serving.clone(), since: now });
+    let taken_back = seen.decision.iter().filter(|decision| decision.revision != *serving);
+    state.rejected.extend(taken_back.filter(|decision| decision.outcome == Outcome::RolledBack).map(|decision| {
+        RejectedRevision { revision: decision.revision.clone(), at: decision.at, reason: clip(&decision.message, 512) }
+    }));
 }
 
 fn new_launch(number: i64, revision: &str, plan: &Plan, state: &State, seen: &Observation, now: Timestamp) -> Launch {
@@ -82,11 +100,18 @@ fn new_launch(number: i64, revision: &str, plan: &Plan, state: &State, seen: &Ob
         verdicts: Vec::new(),
         verdicts_at: None,
         breaches: Vec::new(),
-        restarts: Vec::new(),
+        restarts: before(revision, seen),
         decided_at: None,
         breached_at: None,
         ended_at: None,
     }
+}
+
+/// Restarts that pods of the revision had before the launch: they are nobody's fault now.
+fn before(revision: &str, seen: &Observation) -> Vec<SeenRestart> {
+    let pods = seen.pods.get(revision).into_iter().flat_map(|pods| &pods.restarts);
+    let counted = pods.filter(|(_, count)| **count > 0).take(SEEN_RESTARTS);
+    counted.map(|(pod, count)| SeenRestart { pod: pod.clone(), count: *count, at: Timestamp::UNIX_EPOCH }).collect()
 }
 
 fn start_message(launch: &Launch) -> String {
@@ -99,9 +124,10 @@ fn start_message(launch: &Launch) -> String {
     }
 }
 
-/// The clocks of a stage stand still while the agent is paused.
+/// The clocks of a stage stand still while the agent is paused, or has no pods.
 pub(super) fn follow_pause(launch: &mut Launch, seen: &Observation, now: Timestamp) {
-    match (launch.paused_at, seen.paused) {
+    let paused = seen.paused || seen.replicas == 0; // without pods nothing can be judged
+    match (launch.paused_at, paused) {
         (None, true) => launch.paused_at = Some(now),
         (Some(since), false) => {
             launch.paused_seconds += i64::try_from(between(since, now).as_secs()).unwrap_or(0);
@@ -114,14 +140,17 @@ pub(super) fn follow_pause(launch: &mut Launch, seen: &Observation, now: Timesta
 /// An edited plan restarts the stage, and never raises the weight by itself: the launch goes on in the highest stage that
 /// is not above its weight.
 pub(super) fn follow_plan(launch: &mut Launch, plan: &Plan, now: Timestamp, notes: &mut Notes) {
-    if launch.plan_hash == plan.hash || launch.phase != Phase::Progressing {
+    if launch.plan_hash == plan.hash {
         return;
+    }
+    if launch.phase == Phase::Promoting {
+        launch.plan_hash.clone_from(&plan.hash);
+        return begin_clocks(launch, now); // its gates have passed; an edit releases a deadline that holds it
     }
     let reached = plan.stages.iter().rposition(|stage| stage.weight <= launch.weight).unwrap_or(0);
     notes.tell("PlanChanged", format!("{}: the plan was edited; its stage begins anew", launch.id));
     launch.plan_hash.clone_from(&plan.hash);
     launch.stages = i32::try_from(plan.stages.len()).unwrap_or(0);
-    launch.breaches.clear();
     enter(launch, plan, reached, now);
 }
 
@@ -165,6 +194,9 @@ pub(super) fn climb(launch: &mut Launch, plan: &Plan, seen: &Observation, now: T
     let Some(stage) = plan.stages.get(index(launch)) else {
         return;
     };
+    if goes_without_pods(launch, seen, notes) {
+        return;
+    }
     if let Some(why) = held_forward(launch, seen) {
         launch.message = Some(clip(&why, 512));
         return;
@@ -219,6 +251,23 @@ fn raised(launch: &Launch) -> String {
     format!("{}: {} to {}%: {why}", launch.id, launch.revision, launch.weight)
 }
 
+/// A canary that lost all its pods loses its traffic until it has some again; the launch goes on, and its triggers judge.
+fn goes_without_pods(launch: &mut Launch, seen: &Observation, notes: &mut Notes) -> bool {
+    let ready = |revision: &str| seen.pods.get(revision).map_or(0, |pods| pods.ready);
+    let stable = launch.stable.as_ref().map_or(0, |stable| ready(stable));
+    if launch.weight == 0 || ready(&launch.revision) > 0 || stable == 0 {
+        return false;
+    }
+    notes.warn(
+        "CanaryGone",
+        format!("{}: {} has no ready pod; its traffic waits until it has", launch.id, launch.revision),
+    );
+    launch.weight = 0;
+    launch.began_at = None;
+    launch.verdicts.clear();
+    true
+}
+
 /// Pods that are missing before the weight may rise, in words.
 fn lacks_capacity(launch: &Launch, needed: i32, seen: &Observation) -> Option<String> {
     let none = Pods::default();
@@ -255,6 +304,9 @@ pub(super) fn promote(launch: &mut Launch, state: &mut State, seen: &Observation
         launch.message = Some(clip(&why, 512));
         return;
     }
+    if !service_moved(launch, seen) && seen.replicas > 0 && goes_without_pods(launch, seen, notes) {
+        return;
+    }
     if !service_moved(launch, seen)
         && let Some(why) = lacks_capacity(launch, seen.replicas, seen)
     {
@@ -267,8 +319,8 @@ pub(super) fn promote(launch: &mut Launch, state: &mut State, seen: &Observation
         return; // as in `climb`
     }
     if !service_moved(launch, seen) {
-        launch.message =
-            not_read_back(launch, seen).filter(|_| !first).or_else(|| Some("moving the agent's Service".to_owned()));
+        let waits = not_read_back(launch, seen).filter(|_| !first);
+        launch.message = Some(clip(&waits.unwrap_or_else(|| "moving the agent's Service".to_owned()), 512));
         return;
     }
     let restored =

@@ -155,14 +155,17 @@ pub fn resolve(spec: &AgentDeploymentSpec) -> Result<Plan, PlanError> {
     let stages = written.stages.or(basic.stages).unwrap_or_default();
     let triggers = written.triggers.or(basic.triggers).unwrap_or_default();
 
-    let stages = stages.iter().map(|stage| resolve_stage(stage, &defaults, &metrics)).collect::<Result<Vec<_>, _>>()?;
+    let (written_stages, written_triggers) = (stages, triggers);
+    let stages =
+        written_stages.iter().map(|stage| resolve_stage(stage, &defaults, &metrics)).collect::<Result<Vec<_>, _>>()?;
     if stages.is_empty() {
         return Err(PlanError::NoStages);
     }
     if let Some(pair) = stages.windows(2).find(|pair| pair[1].weight <= pair[0].weight) {
         return Err(PlanError::NotRising(pair[1].name.clone()));
     }
-    let triggers = triggers.iter().map(|trigger| resolve_trigger(trigger, &metrics)).collect::<Result<Vec<_>, _>>()?;
+    let triggers =
+        written_triggers.iter().map(|trigger| resolve_trigger(trigger, &metrics)).collect::<Result<Vec<_>, _>>()?;
     let measured = spec.metrics.clone().unwrap_or_default();
     let plan = Plan {
         hash: String::new(),
@@ -171,14 +174,28 @@ pub fn resolve(spec: &AgentDeploymentSpec) -> Result<Plan, PlanError> {
         interval: measured.interval.as_ref().map_or(api::DEFAULT_INTERVAL, span),
         source: measured.source_ref.map_or_else(|| "default".to_owned(), |source| source.name),
     };
-    Ok(Plan { hash: hash(&plan), ..plan })
+    Ok(Plan { hash: hash(&written_stages, &written_triggers, &defaults, &plan), ..plan })
 }
 
-/// Hash of a resolved plan; 10 hexadecimal digits.
-fn hash(plan: &Plan) -> String {
+/// Hash of a plan: of what is written or built in, with the definitions of the metrics that it names, as JSON with sorted
+/// keys. Field by field, so that a new version of Sluice renames no plan.
+fn hash(stages: &[api::Stage], triggers: &[api::Trigger], defaults: &api::StageDefaults, plan: &Plan) -> String {
     use sha2::{Digest, Sha256};
-    let text = format!("plan/v1 {:?} {:?} {:?} {:?}", plan.stages, plan.triggers, plan.interval, plan.source);
-    short_hex(&Sha256::digest(text.as_bytes()))
+    let gates = plan.stages.iter().flat_map(|stage| &stage.gates).filter_map(|gate| match &gate.check {
+        GateCheck::Metric(question) => Some(&question.metric),
+        GateCheck::Health(_) => None,
+    });
+    let triggered = plan.triggers.iter().filter_map(|trigger| match &trigger.check {
+        TriggerCheck::Metric(question) => Some(&question.metric),
+        TriggerCheck::Restarts(..) | TriggerCheck::Condition(_) => None,
+    });
+    let metrics: BTreeMap<&str, &MetricDefinition> =
+        gates.chain(triggered).map(|metric| (metric.name.as_str(), metric)).collect();
+    let written = serde_json::json!({
+        "stages": stages, "triggers": triggers, "stageDefaults": defaults, "metrics": metrics,
+        "intervalSeconds": plan.interval.as_secs_f64().to_string(), "source": plan.source,
+    });
+    short_hex(&Sha256::digest(format!("sluice/plan/v1\n{written}").as_bytes()))
 }
 
 /// The metrics an agent may name: the standard ones, overridden by its own.
@@ -309,16 +326,61 @@ impl From<&TriggerRatioBounds> for Bounds {
 
 /// The built-in plan alone, for an agent whose own plan cannot be understood.
 pub fn basic(spec: &AgentDeploymentSpec) -> Plan {
-    let gateway = spec.traffic.as_ref().is_some_and(|traffic| traffic.gateway.is_some());
-    let basic = api::basic_plan(gateway);
-    let none = BTreeMap::new();
-    let stages = basic.stages.iter().flatten();
-    let plan = Plan {
-        hash: String::new(),
-        stages: stages.filter_map(|s| resolve_stage(s, &api::StageDefaults::default(), &none).ok()).collect(),
-        triggers: basic.triggers.iter().flatten().filter_map(|t| resolve_trigger(t, &none).ok()).collect(),
+    let plain = AgentDeploymentSpec { launch: None, metrics: None, ..spec.clone() };
+    resolve(&plain).unwrap_or_else(|_| Plan {
+        hash: String::new(), // cannot be: a test resolves the built-in plans
+        stages: Vec::new(),
+        triggers: Vec::new(),
         interval: api::DEFAULT_INTERVAL,
-        source: "default".to_owned(),
-    };
-    Plan { hash: hash(&plan), ..plan }
+        source: String::new(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(more: &str) -> AgentDeploymentSpec {
+        let template = r#""template": {"spec": {"containers": [{"name": "agent", "image": "a", "ports": [{"containerPort": 1}]}]}}"#;
+        serde_json::from_str(&format!("{{{template}{more}}}")).unwrap()
+    }
+
+    const GATEWAY: &str = r#", "traffic": {"gateway": {"parentRefs": [{"name": "public"}]}}"#;
+
+    #[test]
+    fn the_built_in_plans_resolve_and_their_hashes_do_not_move() {
+        let (without, with) = (resolve(&spec("")).unwrap(), resolve(&spec(GATEWAY)).unwrap());
+        let weights = |plan: &Plan| plan.stages.iter().map(|stage| stage.weight).collect::<Vec<_>>();
+        assert_eq!((weights(&without), weights(&with)), (vec![0], vec![5, 25, 50, 100]));
+        assert_eq!((without.hash.as_str(), with.hash.as_str()), ("f66c534b43", "f43ea514c2"));
+        assert_eq!(basic(&spec(r#", "launch": {"stages": []}"#)), without);
+    }
+
+    #[test]
+    fn the_hash_follows_the_definition_of_a_metric_that_the_plan_names_and_no_other() {
+        let launch = r#", "launch": {"stages": [{"name": "a", "traffic": 0, "gates":
+            [{"name": "g", "metric": {"name": "mine", "value": {"atMost": 1}}}]}]}"#;
+        let with = |series: &str, other: &str| {
+            let define = format!(
+                r#", "metrics": {{"define": [{{"name": "mine", "gauge": {{"series": "{series}"}}}}, {{"name": "other", "gauge": {{"series": "{other}"}}}}]}}"#
+            );
+            resolve(&spec(&format!("{launch}{define}"))).unwrap().hash
+        };
+        assert_eq!(with("a", "x"), with("a", "y"));
+        assert_ne!(with("a", "x"), with("b", "x"));
+    }
+
+    #[test]
+    fn a_plan_that_cannot_be_understood_names_the_place_and_the_mend() {
+        let gate = |check: &str| {
+            let launch = format!(
+                r#", "launch": {{"stages": [{{"name": "a", "traffic": 0, "gates": [{{"name": "g"{check}}}]}}]}}"#
+            );
+            resolve(&spec(&launch)).unwrap_err().to_string()
+        };
+        assert_eq!(gate(""), "spec.launch.stages[a].gates[g] must have exactly one of its kinds: keep one");
+        assert!(gate(r#", "metric": {"name": "success_rate"}"#).contains("gates[g].metric must have exactly one"));
+        let unknown = gate(r#", "metric": {"name": "sucess_rate", "value": {"atLeast": "99%"}}"#);
+        assert!(unknown.ends_with("correct the name or define it"), "{unknown}");
+    }
 }

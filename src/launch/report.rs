@@ -134,6 +134,9 @@ fn problem(state: &State, seen: &Observation) -> Option<(String, String)> {
     {
         return Some((reason.clone(), message.clone()));
     }
+    if let Some(trouble) = &seen.trouble {
+        return Some(trouble.clone());
+    }
     if let Route::Unusable(why) = &seen.route {
         return Some(("RouteUnusable".to_owned(), why.clone()));
     }

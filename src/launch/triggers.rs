@@ -12,7 +12,7 @@ use super::{CheckName, Measured, Observation, Plan, Pods, Trigger, TriggerCheck,
 use crate::api::{Breach, Launch, PodCondition, SeenRestart, Verdict};
 
 /// At most so many restarts are remembered; more than any trigger may ask for.
-const SEEN_RESTARTS: usize = 32;
+pub(super) const SEEN_RESTARTS: usize = 32;
 
 /// A trigger that fired.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,9 +100,9 @@ fn remember_breach(breaches: &mut Vec<Breach>, trigger: &Trigger, reading: &Meas
     breach
 }
 
-/// Samples may be so far apart and still be consecutive: one may be lost.
+/// Samples may be so far apart and still be consecutive: one may be lost, and a slow source may take its time for two.
 fn longest_step(interval: Duration) -> Duration {
-    interval * 2 + Duration::from_secs(1)
+    interval * 2 + Duration::from_secs(10)
 }
 
 fn fire(trigger: &Trigger, breach: &Breach, reading: &Measured, lasted: Duration) -> Fired {
@@ -119,14 +119,13 @@ fn remember_restarts(launch: &mut Launch, seen: &Observation, now: Timestamp) {
     let Some(pods) = seen.pods.get(&launch.revision) else {
         return;
     };
+    launch.restarts.retain(|restart| pods.restarts.contains_key(&restart.pod));
     for (pod, count) in &pods.restarts {
         let known = launch.restarts.iter().filter(|r| &r.pod == pod).map(|r| r.count).max().unwrap_or(0);
-        if *count > known {
+        if *count > known && launch.restarts.len() < SEEN_RESTARTS {
             launch.restarts.push(SeenRestart { pod: pod.clone(), count: *count, at: now });
         }
     }
-    let surplus = launch.restarts.len().saturating_sub(SEEN_RESTARTS);
-    launch.restarts.drain(..surplus);
 }
 
 /// Counts the restarts of all pods within the span: each pod's highest count less what it had before the span began.

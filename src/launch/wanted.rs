@@ -15,8 +15,26 @@ pub(super) fn wanted(state: &State, plan: &Plan, seen: &Observation) -> Wanted {
         shares,
         service: service(state, running, seen),
         decision: state.launch.as_ref().and_then(written),
-        falling: running
-            .is_some_and(|launch| launch.phase == Phase::RollingBack || canary_share(launch, seen) > launch.weight),
+        falling: falls(state, running, seen),
+    }
+}
+
+/// Somebody other than stable has more of the traffic than they may have, or a rollback is under way.
+fn falls(state: &State, running: Option<&Launch>, seen: &Observation) -> bool {
+    let stable = state.stable.as_ref().map(|stable| stable.revision.as_str());
+    let allowed = running.filter(|launch| launch.phase != Phase::RollingBack).map_or(0, |launch| launch.weight);
+    running.is_some_and(|launch| launch.phase == Phase::RollingBack) || exposed(stable, seen) > allowed
+}
+
+/// The largest share that a revision other than stable has, as far as can be seen.
+fn exposed(stable: Option<&str>, seen: &Observation) -> i32 {
+    let share = |revision: &str, share: i32| if stable == Some(revision) { 0 } else { share };
+    match &seen.route {
+        Route::Seen { shares: Shares::Split { stable: first, canary, weight }, .. } => {
+            share(first, 100 - *weight).max(share(canary, *weight))
+        }
+        Route::Seen { shares: Shares::Foreign(_), .. } => 100,
+        _ => seen.service.as_deref().map_or(0, |service| share(service, 100)),
     }
 }
 
@@ -83,6 +101,7 @@ pub(super) fn canary_share(launch: &Launch, seen: &Observation) -> i32 {
         Route::Seen { shares: Shares::Split { canary, weight, .. }, .. } if *canary == launch.revision => *weight,
         Route::Seen { shares: Shares::Split { stable, weight, .. }, .. } if *stable == launch.revision => 100 - *weight,
         Route::Seen { shares: Shares::Split { .. }, .. } => 0,
+        Route::Seen { shares: Shares::Foreign(_), .. } => 100,
         _ if service_moved(launch, seen) => 100,
         _ => 0,
     }

@@ -165,9 +165,10 @@ fn http(source: &Source) -> Result<reqwest::Client, String> {
         }
         builder = builder.tls_certs_only(trusted);
     } else if source.url.scheme() == "http" {
-        builder = builder.tls_certs_only([]); // no certificate is looked at, and a minimal image has none to load
+        builder = builder.tls_certs_only([]); // no TLS, so no trust: an image without certificates is enough
     }
-    builder.build().map_err(|error| format!("the HTTP client cannot be made: {error}"))
+    let mend = "an https source needs caFile in an image without certificates";
+    builder.build().map_err(|error| format!("the HTTP client cannot be made ({mend}): {error}"))
 }
 
 fn failure(error: Option<&reqwest::Error>, timeout: Duration) -> ClientError {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
-use crate::api::{Outcome, annotations};
+use crate::api::{Outcome, annotations, clip};
 use crate::launch::Decision;
 
 /// The longest text of a reason, in characters: what status can hold.
@@ -63,11 +63,11 @@ pub fn decision(found: &BTreeMap<String, String>) -> Option<Decision> {
     let (reason, message) = text.split_once(": ").unwrap_or((text, ""));
     let at = found.get(annotations::DECIDED_AT).and_then(|at| at.parse().ok());
     Some(Decision {
-        launch: found.get(annotations::LAUNCH)?.clone(),
+        launch: clip(found.get(annotations::LAUNCH)?, 63),
         revision: found.get(annotations::REVISION)?.clone(),
         outcome: serde_json::from_value(outcome).unwrap_or(Outcome::RolledBack),
-        reason: reason.to_owned(),
-        message: message.to_owned(),
+        reason: clip(reason, 64),
+        message: clip(message, 512),
         at: at.unwrap_or(Timestamp::UNIX_EPOCH),
     })
 }

@@ -410,3 +410,70 @@ fn the_line_of_kubectl_get_tells_the_story() {
     let told = [line.stable, line.canary, line.stage, line.weight, line.verdict, line.reason].join(" | ");
     assert_eq!(told, "ochre | teal | one 1/3 | 5% | Insufficient | success: success says Insufficient");
 }
+
+#[test]
+fn a_canary_that_loses_all_its_pods_loses_its_traffic_until_it_has_some() {
+    let mut sim = launched_to("two");
+    sim.say("success", Verdict::Insufficient);
+    sim.broken.push(TEAL);
+    sim.run(2);
+    assert_eq!((sim.weight(), sim.launch().phase), (0, Phase::Progressing));
+    sim.broken.clear();
+    sim.until(5, "25 % again", |sim| sim.weight() == 25);
+    assert_eq!(sim.launch().number, 1);
+}
+
+#[test]
+fn a_lost_status_is_found_again_from_what_serves() {
+    let mut sim = launched_to("one");
+    sim.say("bypass", Verdict::Fail).run(3);
+    sim.say("bypass", Verdict::Pass);
+    sim.state = State::default();
+    sim.run(60);
+    assert_eq!((sim.stable(), sim.weight()), (OCHRE, 0), "stable keeps serving");
+    assert_eq!(sim.seen.service.as_deref(), Some(OCHRE));
+    assert!(sim.state.launch.is_none(), "what was taken back stays so: its mark is on the route");
+}
+
+#[test]
+fn restarts_before_the_launch_are_nobodys_fault() {
+    let mut sim = Sim::with_stable();
+    sim.seen.pods.insert(TEAL.into(), Pods { size: 1, restarts: [("old".to_owned(), 9)].into(), ..Pods::default() });
+    sim.want(TEAL).until(30, "traffic", |sim| sim.weight() == 5);
+    assert_eq!(sim.launch().outcome, None);
+}
+
+#[test]
+fn deadlines_stand_still_while_there_are_no_pods() {
+    let mut sim = launched_to("one");
+    sim.plan.stages[0].deadline = seconds(60);
+    sim.seen.replicas = 0;
+    sim.run(500);
+    assert_eq!((sim.weight(), sim.launch().phase), (0, Phase::Progressing));
+    sim.seen.replicas = 4;
+    sim.until(200, "stable", |sim| sim.stable() == TEAL);
+}
+
+#[test]
+fn a_rollback_is_read_back_before_it_is_told() {
+    let mut sim = launched_to("two");
+    sim.say("bypass", Verdict::Fail);
+    let step = sim.tick();
+    assert_eq!(step.state.launch.as_ref().map(|launch| launch.phase), Some(Phase::RollingBack));
+    assert!(step.events.iter().all(|event| event.reason != "RolledBack"));
+    sim.run(2);
+    assert_eq!(sim.launch().phase, Phase::Complete);
+    assert!(sim.events.iter().any(|event| event.reason == "RolledBack"));
+}
+
+#[test]
+fn a_weight_that_nobody_asked_for_falls_even_when_no_launch_runs() {
+    let mut sim = Sim::with_stable();
+    sim.seen.route = Route::Seen {
+        shares: Shares::Split { stable: OCHRE.into(), canary: TEAL.into(), weight: 50 },
+        programmed: Programmed::Yes,
+    };
+    let step = sim.tick();
+    assert!(step.wanted.falling);
+    assert_eq!(step.wanted.shares, Some(Shares::AtRest));
+}

@@ -164,26 +164,32 @@ impl Story<'_> {
 
     /// Applies a prompt and tells its launch until it has ended.
     async fn launch(&self, prompt: &str, load: &Load) -> anyhow::Result<(Launch, Timestamp, Snapshot)> {
-        let last = self.watches.agent().as_ref().and_then(launch_of).map_or(0, |launch| launch.number);
+        let mut told = self.watches.launches(0).len();
+        let last = self.watches.launches(0).last().map_or(0, |launch| launch.number);
         let before = load.snapshot();
         let mut teller = Teller::new(before.clone());
         let applied = Timestamp::now();
         say(self.screen, Tone::Plain, &self.cluster.apply(prompt).await?);
-        let told = tokio::time::timeout(PATIENCE, async {
+        let ended = tokio::time::timeout(PATIENCE, async {
             loop {
-                let agent = self.watches.agent();
-                if let Some(launch) = agent.as_ref().and_then(launch_of).filter(|launch| launch.number > last) {
-                    for line in teller.tell(launch, &load.snapshot()) {
+                let news = self.watches.launches(told);
+                told += news.len();
+                let current = news.into_iter().filter(|launch| launch.number > last);
+                for launch in current {
+                    for line in teller.launch(&launch, load.snapshot().at) {
                         self.screen.say(&line);
                     }
                     if launch.phase == Phase::Complete {
-                        return launch.clone();
+                        return launch;
                     }
                 }
-                tokio::time::sleep(Duration::from_millis(200)).await;
+                if let Some(line) = teller.traffic(&load.snapshot()) {
+                    self.screen.say(&line);
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
         });
-        match told.await {
+        match ended.await {
             Ok(launch) => Ok((launch, applied, before)),
             Err(_) => Err(self.impatient("the launch has ended").await),
         }
@@ -253,10 +259,6 @@ impl Story<'_> {
 fn status(agent: &AgentDeployment) -> Option<&sluice::api::AgentDeploymentStatus> {
     // A status that speaks about an older spec says nothing about this one.
     agent.status.as_ref().filter(|status| status.observed_generation == agent.metadata.generation)
-}
-
-fn launch_of(agent: &AgentDeployment) -> Option<&Launch> {
-    agent.status.as_ref()?.state.launch.as_ref()
 }
 
 fn stable(agent: &AgentDeployment) -> Option<String> {

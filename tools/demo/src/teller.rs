@@ -14,8 +14,10 @@ const TRAFFIC_EVERY: Duration = Duration::from_secs(4);
 /// Remembers what was told of one launch.
 pub(crate) struct Teller {
     began: Timestamp,
+    canary: Option<String>,
     head: Option<(Phase, i32, i32)>,
     measuring: bool,
+    justification: Option<String>,
     verdicts: BTreeMap<(i32, String), Verdict>,
     breaches: Vec<String>,
     last: Snapshot,
@@ -26,29 +28,36 @@ impl Teller {
     pub(crate) fn new(before: Snapshot) -> Self {
         Self {
             began: before.at,
+            canary: None,
             head: None,
             measuring: false,
+            justification: None,
             verdicts: BTreeMap::new(),
             breaches: Vec::new(),
             last: before,
         }
     }
 
-    /// What is new. The launch is the one this teller is about.
-    pub(crate) fn tell(&mut self, launch: &Launch, load: &Snapshot) -> Vec<Line> {
+    /// What is new in this version of the launch.
+    pub(crate) fn launch(&mut self, launch: &Launch, now: Timestamp) -> Vec<Line> {
         let mut lines = Vec::new();
-        let ended = launch.phase == Phase::Complete && self.head.is_none_or(|head| head.0 != Phase::Complete);
+        self.canary = Some(launch.revision.clone());
+        if launch.justification.is_some() && launch.justification != self.justification {
+            self.justification.clone_from(&launch.justification);
+            let passed = launch.justification.as_deref().unwrap_or_default();
+            // One gate a line: "canary-1 passed: success: …; p95: …".
+            let (stage, gates) = passed.split_once(": ").unwrap_or(("", passed));
+            lines.push(Line::new(Tone::Good, format!("  {stage}")));
+            lines.extend(gates.split("; ").map(|gate| Line::new(Tone::Good, format!("    {gate}"))));
+        }
         self.head(launch, &mut lines);
         self.gates(launch, &mut lines);
         self.triggers(launch, &mut lines);
-        if ended || seconds(self.last.at, load.at) >= TRAFFIC_EVERY.as_secs_f64() {
-            lines.extend(self.traffic(launch, load));
-        }
-        let at = seconds(self.began, load.at);
-        for line in &mut lines {
-            line.text = format!("   {at:>5.1}s  {}", line.text);
-        }
-        lines
+        lines.iter().map(|line| self.timed(line, now)).collect()
+    }
+
+    fn timed(&self, line: &Line, now: Timestamp) -> Line {
+        Line::new(line.tone, format!("   {:>5.1}s  {}", seconds(self.began, now), line.text))
     }
 
     fn head(&mut self, launch: &Launch, lines: &mut Vec<Line>) {
@@ -98,8 +107,9 @@ impl Teller {
         self.breaches = breaches;
     }
 
-    /// Who answered since the last time this was told.
-    fn traffic(&mut self, launch: &Launch, load: &Snapshot) -> Option<Line> {
+    /// Who answered since the last time this was told, if that was long ago.
+    pub(crate) fn traffic(&mut self, load: &Snapshot) -> Option<Line> {
+        let canary = self.canary.clone().filter(|_| seconds(self.last.at, load.at) >= TRAFFIC_EVERY.as_secs_f64())?;
         let since = std::mem::replace(&mut self.last, load.clone());
         let answered = load.answered() - since.answered();
         let lost = load.lost - since.lost;
@@ -114,15 +124,15 @@ impl Teller {
             if ok + errors == 0 {
                 continue;
             }
-            let role = if *revision == launch.revision { "canary" } else { "stable" };
+            let role = if *revision == canary { "canary" } else { "stable" };
             let errors = if errors > 0 { format!(" + {errors} errors") } else { String::new() };
             parts.push(format!("{role} {ok} ok{errors}"));
         }
         // Stable first, whatever the hashes are.
         parts.sort_by(|a, b| b.cmp(a));
-        let share = percent(load.answered_by(&launch.revision) - since.answered_by(&launch.revision), answered);
+        let share = percent(load.answered_by(&canary) - since.answered_by(&canary), answered);
         let text = format!("  answers: {}; canary's share {share}; lost {lost}", parts.join(", "));
-        Some(Line::new(if lost > 0 { Tone::Bad } else { Tone::Dim }, text))
+        Some(self.timed(&Line::new(if lost > 0 { Tone::Bad } else { Tone::Dim }, text), load.at))
     }
 }
 
@@ -134,9 +144,8 @@ fn announce(launch: &Launch, entered: bool) -> Option<Line> {
             let text = format!("stage {} ({}/{}){weight}", launch.stage_name, launch.stage + 1, launch.stages);
             Line::new(Tone::Title, text)
         }
-        Phase::Progressing => Line::new(Tone::Plain, format!("  weight {} %: {why}", launch.weight)),
-        Phase::Promoting if entered => Line::new(Tone::Good, format!("promoting: {why}")),
-        Phase::Promoting => Line::new(Tone::Plain, format!("  weight {} %", launch.weight)),
+        Phase::Promoting if entered => Line::new(Tone::Title, "promotion: the canary becomes stable"),
+        Phase::Progressing | Phase::Promoting => Line::new(Tone::Plain, format!("  weight {} %", launch.weight)),
         Phase::RollingBack if entered => Line::new(Tone::Bad, format!("ROLLING BACK: {why}")),
         Phase::RollingBack => return None,
         Phase::Complete => {
@@ -173,16 +182,17 @@ mod tests {
     #[test]
     fn each_change_is_told_once() {
         let mut teller = Teller::new(snapshot(at(0), 0, 0, 0));
-        let mut seen = Launch { phase: Phase::Progressing, outcome: None, weight: 0, began_at: None, ..launch() };
+        assert_eq!(teller.traffic(&snapshot(at(9_000), 360, 0, 0)), None, "no canary to speak of");
+        let mut seen =
+            Launch { phase: Phase::Progressing, outcome: None, weight: 0, began_at: None, message: None, ..launch() };
         assert_eq!(
-            texts(&teller.tell(&seen, &snapshot(at(2_000), 80, 0, 0))),
+            texts(&teller.launch(&seen, at(2_000))),
             ["2.0s  launch refund-agent-3: teal in the place of ochre", "2.0s  stage canary-1 (1/3)"]
         );
-        assert!(teller.tell(&seen, &snapshot(at(2_100), 82, 0, 0)).is_empty());
+        assert!(teller.launch(&seen, at(2_100)).is_empty());
 
-        (seen.weight, seen.message) = (5, Some("capacity is ready".to_owned()));
-        let raised = teller.tell(&seen, &snapshot(at(2_200), 84, 0, 0));
-        assert_eq!(texts(&raised), ["2.2s    weight 5 %: capacity is ready"]);
+        seen.weight = 5;
+        assert_eq!(texts(&teller.launch(&seen, at(2_200))), ["2.2s    weight 5 %"]);
 
         seen.began_at = Some(at(2_300));
         seen.verdicts = vec![GateVerdict {
@@ -197,25 +207,49 @@ mod tests {
             last_seen: at(4_900),
         }];
         assert_eq!(
-            texts(&teller.tell(&seen, &snapshot(at(5_000), 184, 14, 6))),
+            texts(&teller.launch(&seen, at(5_000))),
             [
                 "5.0s    5 % read back, canary ready: measuring",
                 "5.0s    gate success  Fail         70.0% (14/20), at least 99%",
                 "5.0s    trigger errors-doubled is in breach",
-                "5.0s    answers: stable 184 ok, canary 14 ok + 6 errors; canary's share 9.8 %; lost 0",
             ]
         );
 
         let ended = Launch { verdicts: Vec::new(), breaches: Vec::new(), ..launch() };
-        let lines = teller.tell(&ended, &snapshot(at(6_000), 220, 15, 7));
+        assert_eq!(texts(&teller.launch(&ended, at(6_000))), ["6.0s  RolledBack: errors-doubled: 30.0% against 0.0%"]);
+        assert!(teller.launch(&ended, at(6_100)).is_empty());
+    }
+
+    #[test]
+    fn the_numbers_that_let_a_stage_be_left_are_told_gate_by_gate() {
+        let mut teller = Teller::new(snapshot(at(0), 0, 0, 0));
+        let first = Launch { phase: Phase::Progressing, outcome: None, began_at: None, ..launch() };
+        teller.launch(&first, at(1_000));
+        let justification = Some("canary-1 passed: success: 100% (n=16) >= 99%; p95: 28ms (n=80)".to_owned());
+        let next = Launch { stage: 1, stage_name: "canary-2".to_owned(), justification, ..first };
         assert_eq!(
-            texts(&lines),
+            texts(&teller.launch(&next, at(9_000))),
             [
-                "6.0s  RolledBack: errors-doubled: 30.0% against 0.0%",
-                "6.0s    answers: stable 36 ok, canary 1 ok + 1 errors; canary's share 5.3 %; lost 0",
+                "9.0s    canary-1 passed",
+                "9.0s      success: 100% (n=16) >= 99%",
+                "9.0s      p95: 28ms (n=80)",
+                "9.0s  stage canary-2 (2/3), still at 5 %",
             ]
         );
-        assert!(teller.tell(&ended, &snapshot(at(6_100), 220, 15, 7)).is_empty());
+    }
+
+    #[test]
+    fn traffic_is_told_now_and_then_as_it_was_since_the_last_time() {
+        let mut teller = Teller::new(snapshot(at(0), 100, 0, 0));
+        teller.launch(&launch(), at(1_000));
+        assert_eq!(teller.traffic(&snapshot(at(3_000), 220, 0, 0)), None);
+        assert_eq!(
+            teller.traffic(&snapshot(at(5_000), 284, 14, 6)).unwrap().text.trim(),
+            "5.0s    answers: stable 184 ok, canary 14 ok + 6 errors; canary's share 9.8 %; lost 0"
+        );
+        let lost = Snapshot { lost: 2, ..snapshot(at(10_000), 484, 14, 6) };
+        let line = teller.traffic(&lost).unwrap();
+        assert_eq!((line.tone, line.text.ends_with("stable 200 ok; canary's share 0.0 %; lost 2")), (Tone::Bad, true));
     }
 
     #[test]

@@ -112,12 +112,16 @@ impl Rollback {
             .collect();
         lines.push(Line::new(Tone::Plain, ""));
         if let (Some(decided), Some(zeroed)) = (self.decided(), self.weight_zero()) {
-            let decision = format!("decision to weight 0: {:.3} s", seconds(decided.at, zeroed.at));
-            let last = self.answers().map_or_else(String::new, |answers| {
-                format!("; weight 0 to the canary's last answer: {:.3} s", seconds(zeroed.at, answers.last))
+            let answers = self.answers();
+            let mut spans = vec![format!("decision to weight 0: {:.3} s", seconds(decided.at, zeroed.at))];
+            if let Some(first) = answers.and_then(|answers| answers.first_error) {
+                spans.push(format!("first bad answer to weight 0: {:.3} s", seconds(first, zeroed.at)));
+            }
+            spans.push(match answers.map(|answers| seconds(zeroed.at, answers.last)) {
+                Some(late) if late > 0.0 => format!("weight 0 to the canary's last answer: {late:.3} s"),
+                _ => "the canary answered nothing after weight 0".to_owned(),
             });
-            let text = format!("   {decision}{last}");
-            lines.push(Line::new(Tone::Good, text));
+            lines.extend(spans.into_iter().map(|span| Line::new(Tone::Good, format!("   {span}"))));
         }
         let why = self.launch.message.as_deref().unwrap_or("no message");
         lines.push(Line::new(Tone::Plain, format!("   why: {why}")));
@@ -228,15 +232,24 @@ pub(crate) mod tests {
         let lines: Vec<String> = rollback().lines().into_iter().map(|line| line.text).collect();
         assert!(lines[0].starts_with("     -4.500 s  the bad prompt"), "{lines:#?}");
         assert!(lines[4].starts_with("     +0.000 s  first bad answer"), "{lines:#?}");
-        let sums = &lines[lines.len() - 3..];
         assert_eq!(
-            sums,
+            lines[lines.len() - 5..],
             [
-                "   decision to weight 0: 0.027 s; weight 0 to the canary's last answer: 0.150 s",
+                "   decision to weight 0: 0.027 s",
+                "   first bad answer to weight 0: 4.650 s",
+                "   weight 0 to the canary's last answer: 0.150 s",
                 "   why: errors-doubled: 30.0% against 0.0%",
                 "   since the change: 420 answers, 20 by the bad revision (4.8 %), 6 of them bad (1.4 % of all)",
             ]
         );
+    }
+
+    #[test]
+    fn a_canary_that_was_silent_before_weight_0_gives_no_negative_time() {
+        let late = route(9_500, 0, Some(at(9_480)));
+        let rollback = Rollback { routes: vec![route(2_900, 5, None), late], ..rollback() };
+        let lines: Vec<String> = rollback.lines().into_iter().map(|line| line.text).collect();
+        assert!(lines.contains(&"   the canary answered nothing after weight 0".to_owned()), "{lines:#?}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use futures::StreamExt as _;
@@ -12,7 +12,7 @@ use kube::{
     api::{ApiResource, DynamicObject},
     runtime::{WatchStreamExt as _, watcher::watch_object},
 };
-use sluice::api::AgentDeployment;
+use sluice::api::{AgentDeployment, Launch};
 use tokio::{sync::watch, task::JoinSet};
 
 /// One version of the route, and when a watch saw it.
@@ -51,6 +51,7 @@ impl RouteSeen {
 /// Two watches that run until this is dropped.
 pub(crate) struct Watches {
     agent: watch::Receiver<Option<AgentDeployment>>,
+    launches: Arc<Mutex<Vec<Launch>>>,
     routes: Arc<Mutex<Vec<RouteSeen>>>,
     _tasks: JoinSet<()>,
 }
@@ -59,12 +60,21 @@ impl Watches {
     pub(crate) fn start(client: &Client, namespace: &str, agent: &'static str) -> Self {
         let mut tasks = JoinSet::new();
         let (seen, latest) = watch::channel(None);
+        let launches = Arc::<Mutex<Vec<Launch>>>::default();
         let agents = Api::<AgentDeployment>::namespaced(client.clone(), namespace);
-        tasks.spawn(async move {
-            let mut objects = watch_object(agents, agent).default_backoff().boxed();
-            while let Some(object) = objects.next().await {
-                // An error is the watch's own business: it begins again.
-                if let Ok(object) = object {
+        tasks.spawn({
+            let launches = launches.clone();
+            async move {
+                let mut objects = watch_object(agents, agent).default_backoff().boxed();
+                while let Some(object) = objects.next().await {
+                    // An error is the watch's own business: it begins again.
+                    let Ok(object) = object else { continue };
+                    if let Some(launch) = object.as_ref().and_then(launch) {
+                        let mut launches = lock(&launches);
+                        if launches.last() != Some(launch) {
+                            launches.push(launch.clone());
+                        }
+                    }
                     seen.send_replace(object);
                 }
             }
@@ -84,12 +94,12 @@ impl Watches {
                 let mut objects = watch_object(http_routes, agent).default_backoff().boxed();
                 while let Some(object) = objects.next().await {
                     if let Ok(Some(route)) = object {
-                        routes.lock().unwrap_or_else(PoisonError::into_inner).push(RouteSeen::new(&route));
+                        lock(&routes).push(RouteSeen::new(&route));
                     }
                 }
             }
         });
-        Self { agent: latest, routes, _tasks: tasks }
+        Self { agent: latest, launches, routes, _tasks: tasks }
     }
 
     /// The agent as it is now.
@@ -97,10 +107,24 @@ impl Watches {
         self.agent.borrow().clone()
     }
 
+    /// Every version of the agent's launches so far, but for the first `skip`.
+    pub(crate) fn launches(&self, skip: usize) -> Vec<Launch> {
+        lock(&self.launches).iter().skip(skip).cloned().collect()
+    }
+
     /// Every version of the route so far.
     pub(crate) fn routes(&self) -> Vec<RouteSeen> {
-        self.routes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.routes).clone()
     }
+}
+
+fn launch(agent: &AgentDeployment) -> Option<&Launch> {
+    agent.status.as_ref()?.state.launch.as_ref()
+}
+
+/// A poisoned lock guards plain records here: whatever is in them is whole.
+fn lock<T>(records: &Mutex<Vec<T>>) -> MutexGuard<'_, Vec<T>> {
+    records.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
