@@ -97,6 +97,17 @@ impl History {
         all
     }
 
+    /// The epochs of the leaders that wrote the route, one after the other.
+    pub fn epochs(&self) -> Vec<u64> {
+        let epochs = self.versions().into_iter().filter_map(|version| match version.seen {
+            Seen::Route(route) => route.annotations().get("sluice.dev/epoch")?.parse().ok(),
+            _ => None,
+        });
+        let mut all: Vec<u64> = epochs.collect();
+        all.dedup();
+        all
+    }
+
     /// When the route was first seen without this revision, after it had a share.
     pub fn fell_at(&self, revision: &str) -> Option<Timestamp> {
         let routes = self.versions().into_iter().filter_map(|version| match version.seen {

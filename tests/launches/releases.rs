@@ -126,7 +126,7 @@ async fn going_back_to_a_trusted_revision_passes_no_gates() -> anyhow::Result<()
     let second = agent.until_ended(2, Outcome::Succeeded).await?.revision;
 
     // A plan that nothing passes: the way back must not go through it.
-    let closed = json!([{"name": "closed", "traffic": 5, "minDuration": "24h"}]);
+    let closed = json!([{"name": "closed", "traffic": 5, "minDuration": "1h"}]);
     agent.edit(|manifest| *manifest = manifest.clone().with("/spec/launch/stages", closed)).await?;
     agent.prompt("Refund what was paid.", &json!({})).await?;
     let launch = agent.until_ended(3, Outcome::Succeeded).await?;
