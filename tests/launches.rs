@@ -1,22 +1,45 @@
 //! Launches on a real cluster, as a user sees them: Sluice runs as a pod from its chart, real requests go through a real
 //! gateway, real pods answer.
 //!
-//! Needs a whole cluster, see `common/cluster.rs`. Every test has a namespace of its own, and all share one Sluice; two
-//! tests kill it, which the others must survive.
+//! Needs a whole cluster, see `common/cluster.rs`. Every test has a namespace of its own and all share one Sluice; two
+//! tests kill it, and the others must survive that.
 
 #[path = "common/cluster.rs"]
 mod cluster;
 mod common;
+#[path = "launches/edits.rs"]
+mod edits;
+#[path = "launches/ends.rs"]
+mod ends;
+#[path = "launches/first.rs"]
+mod first;
+#[path = "launches/history.rs"]
+mod history;
+#[path = "launches/kills.rs"]
+mod kills;
+#[path = "launches/releases.rs"]
+mod releases;
 
-use anyhow::ensure;
-use cluster::{Agent, Cluster, Manifest};
+use cluster::{Cluster, Manifest};
+use serde_json::json;
+use tokio::sync::{RwLock, RwLockReadGuard};
 
-/// Transcripts 3 and 4.
-#[tokio::test]
-async fn a_first_deployment_becomes_stable() -> anyhow::Result<()> {
-    let cluster = Cluster::with_sluice().await?;
-    let agent = Agent::apply(&cluster, Manifest::example("first")?).await?;
-    let revision = agent.until_first_stable().await?;
-    ensure!(!revision.is_empty());
-    agent.done().await
+/// The test of quiet needs the operator for itself; all others share it.
+static OPERATOR: RwLock<()> = RwLock::const_new(());
+
+/// The cluster, shared with other tests.
+async fn shared() -> anyhow::Result<(RwLockReadGuard<'static, ()>, Cluster)> {
+    let turn = OPERATOR.read().await;
+    Ok((turn, Cluster::with_sluice().await?))
+}
+
+/// An agent whose launches stay in their only stage, at 10 %, until something else happens.
+fn holding(name: &str) -> anyhow::Result<Manifest> {
+    let hold = json!([{"name": "hold", "traffic": 10, "minDuration": "1h"}]);
+    Ok(Manifest::example(name)?.with("/spec/launch/stages", hold))
+}
+
+/// What makes the example's agent fail every other run.
+fn half_fails() -> serde_json::Value {
+    json!({"error_rate": 0.5})
 }

@@ -7,6 +7,7 @@
 
 use std::fmt::Debug;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -117,12 +118,27 @@ impl Cluster {
         }
     }
 
-    /// Kills the leader as a node's death does: no grace, no clean exit, the lease not given back.
+    /// Deletes the leader's pod without grace. Another pod takes over, under another name.
     pub async fn kill_operator(&self) -> anyhow::Result<String> {
         let leader = self.leader().await?;
         let pods = Api::<Pod>::namespaced(self.client.clone(), SYSTEM);
-        pods.delete(&leader, &DeleteParams::default().grace_period(0)).await?;
+        match pods.delete(&leader, &DeleteParams::default().grace_period(0)).await {
+            Err(kube::Error::Api(status)) if status.is_not_found() => {} // another test was faster
+            other => drop(other.context("could not kill the operator")?),
+        }
         Ok(leader)
+    }
+
+    /// Aims at the leader's process, so that it can be killed within milliseconds.
+    pub async fn aim(&self) -> anyhow::Result<Aim> {
+        let leader = self.leader().await?;
+        let pod = Api::<Pod>::namespaced(self.client.clone(), SYSTEM).get(&leader).await?;
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).context("the operator has no node")?;
+        let containers = pod.status.and_then(|status| status.container_statuses).unwrap_or_default();
+        let container = containers.first().context("the operator has no container")?;
+        let id = container.container_id.as_deref().and_then(|id| id.strip_prefix("containerd://"));
+        let container_id = id.context("the operator does not run")?.to_owned();
+        Ok(Aim { cluster: self.clone(), pod: leader, node, container: container_id, restarts: container.restart_count })
     }
 
     /// The leader's own metrics page.
@@ -141,6 +157,34 @@ impl Cluster {
     }
 }
 
+/// A process of Sluice that is to be killed.
+pub struct Aim {
+    cluster: Cluster,
+    pod: String,
+    node: String,
+    container: String,
+    restarts: i32,
+}
+
+impl Aim {
+    /// Kills it with SIGKILL: it writes and says nothing more. Its pod starts another.
+    pub async fn kill(&self) -> anyhow::Result<()> {
+        let kill = ["--", "ctr", "-n", "k8s.io", "tasks", "kill", "-s", "SIGKILL", &self.container];
+        let arguments: Vec<&str> = [self.node.as_str()].into_iter().chain(kill).collect();
+        self.cluster.tool("node-exec", &arguments).await.map(drop)
+    }
+
+    /// Waits until its pod runs again.
+    pub async fn until_restarted(&self) -> anyhow::Result<()> {
+        let pods = Api::<Pod>::namespaced(self.cluster.client.clone(), SYSTEM);
+        let again = |pod: &Pod| {
+            let mut containers = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+            containers.any(|container| container.ready && container.restart_count > self.restarts)
+        };
+        until(&pods, &self.pod, "started again", PATIENCE, again).await.map(drop)
+    }
+}
+
 /// Sums the samples of a metric whose line contains `part`.
 pub fn sum_of(page: &str, metric: &str, part: &str) -> f64 {
     let lines = page.lines().filter(|line| !line.starts_with('#') && line.starts_with(metric) && line.contains(part));
@@ -149,11 +193,14 @@ pub fn sum_of(page: &str, metric: &str, part: &str) -> f64 {
 
 async fn run(program: &str, arguments: &[&str], input: Option<&str>) -> anyhow::Result<Output> {
     let binary = set(program)?;
+    // The tool finds its clusters from the folder that it made them in, which is where the kubeconfig is.
+    let home = Path::new(&set("KUBECONFIG")?).ancestors().nth(3).map(Path::to_owned);
+    let folder = home.filter(|_| program == "CLUSTER_TOOL").unwrap_or_else(|| path("."));
     let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
     let input = input.map(str::to_owned);
     let task = tokio::task::spawn_blocking(move || {
         let mut command = Command::new(&binary);
-        command.args(&arguments).current_dir(path(".")).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.args(&arguments).current_dir(folder).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
         let mut child = command.spawn().with_context(|| format!("could not run {binary}"))?;
         if let (Some(input), Some(mut stdin)) = (input, child.stdin.take()) {

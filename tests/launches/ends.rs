@@ -1,0 +1,101 @@
+//! An agent that is deleted leaves nothing behind, and an agent at rest causes no work.
+
+use std::time::Duration;
+
+use anyhow::{anyhow, ensure};
+use futures::StreamExt as _;
+use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::Api;
+use kube::api::{DeleteParams, ListParams};
+use kube::runtime::{WatchStreamExt as _, reflector, watcher};
+use serde_json::json;
+use sluice::api::Outcome;
+
+use crate::cluster::{Agent, Cluster, Manifest, PATIENCE, condition, sum_of, until_none};
+use crate::{OPERATOR, half_fails, holding, shared};
+
+#[tokio::test]
+async fn an_agent_that_is_deleted_in_mid_launch_leaves_nothing_behind() -> anyhow::Result<()> {
+    let (_turn, cluster) = shared().await?;
+    let agent = Agent::apply(&cluster, holding("gone")?).await?;
+    agent.until_first_stable().await?;
+    agent.prompt("Second.", &json!({})).await?;
+    agent.until_in_stage(2, "hold").await?;
+    agent.api().delete("gone", &DeleteParams::default()).await?;
+
+    let labels = "sluice.dev/agent=gone";
+    until_none(&agent.all::<Pod>(), labels).await?;
+    until_none(&agent.all::<Deployment>(), labels).await?;
+    until_none(&agent.all::<Service>(), labels).await?;
+    until_none(&agent.all::<ConfigMap>(), labels).await?;
+    until_none(&agent.all::<ControllerRevision>(), labels).await?;
+    until_none(&agent.all::<PodDisruptionBudget>(), labels).await?;
+    until_none(&agent.all::<ServiceAccount>(), labels).await?;
+    let routes = agent.routes().list(&ListParams::default()).await?;
+    ensure!(routes.items.is_empty(), "{routes:?}");
+    // What the user made is still there.
+    agent.all::<ConfigMap>().get("refund-prompts").await?;
+    agent.done().await
+}
+
+/// Promise 10. It needs the operator for itself, and waits until former tests' namespaces are gone.
+#[tokio::test]
+async fn agents_at_rest_cause_no_requests() -> anyhow::Result<()> {
+    let _alone = OPERATOR.write().await;
+    let cluster = Cluster::with_sluice().await?;
+    let stable = Agent::apply(&cluster, Manifest::example("calm")?).await?;
+    let rejected = Agent::apply(&cluster, Manifest::example("sulking")?).await?;
+    stable.until_first_stable().await?;
+    rejected.until_first_stable().await?;
+    let load = rejected.load(40).await?;
+    rejected.prompt("Be generous.", &half_fails()).await?;
+    rejected.until_ended(2, Outcome::RolledBack).await?;
+    rejected.until("without pods to retire", |agent| retired(agent)).await?;
+    let stalled = rejected.now().await?;
+    ensure!(condition(&stalled, "Stalled").starts_with("True"), "{}", condition(&stalled, "Stalled"));
+    let lost = load.stop().await.lost;
+    ensure!(lost == 0, "{lost} requests were lost");
+    no_namespace_ends(&cluster).await?;
+    until_none_ends(&rejected).await?;
+
+    let before = cluster.operator_metrics().await?;
+    tokio::time::sleep(Duration::from_secs(15)).await; // silence cannot be awaited
+    let after = cluster.operator_metrics().await?;
+    for metric in ["sluice_api_writes_total", "sluice_api_reads_total"] {
+        let (before, after) = (sum_of(&before, metric, ""), sum_of(&after, metric, ""));
+        ensure!(before > 0.0, "{metric} is not counted");
+        ensure!(after - before < 0.5, "{} {metric} in 15 s of rest", after - before);
+    }
+    stable.done().await?;
+    rejected.done().await
+}
+
+fn retired(agent: &sluice::api::AgentDeployment) -> bool {
+    agent.status.as_ref().is_some_and(|status| status.state.retiring.is_empty())
+}
+
+/// Waits until the pods that were taken away are gone: their end is news.
+async fn until_none_ends(agent: &Agent) -> anyhow::Result<()> {
+    let bad = agent.now().await?;
+    let revision = crate::cluster::launch(&bad).map(|launch| launch.revision.clone()).unwrap_or_default();
+    until_none(&agent.all::<Pod>(), &format!("sluice.dev/revision={revision}")).await
+}
+
+/// Waits until no namespace is being deleted: what ends in one is news too.
+async fn no_namespace_ends(cluster: &Cluster) -> anyhow::Result<()> {
+    let namespaces = Api::<Namespace>::all(cluster.client.clone());
+    let (all, writer) = reflector::store();
+    let mut changes = watcher(namespaces, watcher::Config::default()).default_backoff().reflect(writer).boxed();
+    let watching = async {
+        let mut listed = false;
+        while let Some(change) = changes.next().await {
+            listed |= matches!(change, Ok(watcher::Event::InitDone));
+            if listed && all.state().iter().all(|namespace| namespace.metadata.deletion_timestamp.is_none()) {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, watching).await.map_err(|_| anyhow!("namespaces of former tests do not end"))
+}
