@@ -17,7 +17,7 @@ use super::reconcile::key;
 use super::{Error, revisions};
 use crate::api::AgentDeployment;
 use crate::children::{self, Owner};
-use crate::launch::Step;
+use crate::launch::{Observation, Step};
 use crate::revision::Revision;
 use crate::revision::names::revision_name;
 
@@ -31,6 +31,7 @@ pub(crate) async fn perform(
     ctx: &Context,
     agent: &AgentDeployment,
     prepared: &Prepared,
+    seen: &Observation,
     step: &Step,
 ) -> Result<(), Error> {
     let key = key(agent);
@@ -39,7 +40,7 @@ pub(crate) async fn perform(
         let revision = revisions::stored(ctx, &key, agent, prepared, hash).await?;
         run(ctx, &key, &owner, &revision, *size).await?;
     }
-    traffic(ctx, agent, prepared, step).await?;
+    traffic(ctx, agent, prepared, seen, step).await?;
     for hash in ctx.caches.revisions_of(&key.0, &key.1) {
         if !step.wanted.sizes.contains_key(&hash) && !step.wanted.keep.contains(&hash) {
             remove(ctx, &key, &hash).await?;

@@ -42,10 +42,11 @@ pub(crate) async fn reconcile(watched: &WatchedAgent, ctx: &Context) -> Result<A
     let step = launch::step(&prepared.plan, &state, &seen, now);
     observe::ask(ctx, &key, &prepared, &step.state, &seen);
 
-    let fallen = if step.wanted.falling { perform::traffic(ctx, &agent, &prepared, &step).await } else { Ok(()) };
+    let fallen =
+        if step.wanted.falling { perform::traffic(ctx, &agent, &prepared, &seen, &step).await } else { Ok(()) };
     commit::commit(ctx, &agent, &seen, &step, now).await?; // a decision whose write failed is remembered all the same
     let performed = match fallen {
-        Ok(()) => perform::perform(ctx, &agent, &prepared, &step).await,
+        Ok(()) => perform::perform(ctx, &agent, &prepared, &seen, &step).await,
         failed => failed,
     };
     commit::tell(ctx, &agent, &step).await;

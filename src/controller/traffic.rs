@@ -16,7 +16,7 @@ use super::reconcile::key;
 use super::{Error, revisions};
 use crate::api::{AgentDeployment, Phase};
 use crate::children::{self, Owner};
-use crate::launch::{Decision, Route, Shares, Step};
+use crate::launch::{Decision, Observation, Route, Shares, Step};
 use crate::traffic::{self, HTTPRoute, Mark};
 
 /// Gives the traffic to whom the core wants it to be given.
@@ -24,10 +24,11 @@ pub(crate) async fn traffic(
     ctx: &Context,
     agent: &AgentDeployment,
     prepared: &Prepared,
+    seen: &Observation,
     step: &Step,
 ) -> Result<(), Error> {
     let Some(owner) = Owner::of(agent) else { return Ok(()) };
-    let on_route = route(ctx, agent, &owner, step).await;
+    let on_route = route(ctx, agent, &owner, &seen.route, step).await;
     let on_service = service(ctx, agent, &owner, prepared, step).await;
     on_route.and(on_service)
 }
@@ -41,7 +42,7 @@ fn mark<'a>(ctx: &Context, step: &'a Step) -> Mark<'a> {
 }
 
 /// The HTTPRoute: created at rest, then edited in place, and removed when the spec asks for none and nobody is split.
-async fn route(ctx: &Context, agent: &AgentDeployment, owner: &Owner, step: &Step) -> Result<(), Error> {
+async fn route(ctx: &Context, agent: &AgentDeployment, owner: &Owner, seen: &Route, step: &Step) -> Result<(), Error> {
     let key = key(agent);
     let gateway = agent.spec.traffic.as_ref().and_then(|traffic| traffic.gateway.as_ref());
     if ctx.caches.routes.is_none() || (gateway.is_none() && ctx.caches.route(&key).is_none()) {
@@ -57,11 +58,16 @@ async fn route(ctx: &Context, agent: &AgentDeployment, owner: &Owner, step: &Ste
         }
         (Some(live), gateway) => (live, gateway),
     };
-    if !owner.controls(&live) && !step.wanted.falling {
-        return Err(Error::Taken(format!("HTTPRoute {name}")));
-    }
     let Some(shares) = &step.wanted.shares else { return Ok(()) };
-    let at_rest = matches!(traffic::read(&live, name), Route::Seen { shares: Shares::AtRest, .. });
+    let found = shares_of(&traffic::read(&live, name));
+    let falling = step.wanted.falling && matches!(found, Some(Shares::Split { .. } | Shares::AtRest));
+    if !owner.controls(&live) && !falling {
+        return Err(Error::Taken(format!("HTTPRoute {name}"))); // only a fall touches a route that lost its owner
+    }
+    if !step.wanted.falling && found != shares_of(seen) && found.as_ref() != Some(shares) {
+        return Err(Error::Stale(format!("HTTPRoute {name}"))); // somebody else wrote: that is to be seen, and judged
+    }
+    let at_rest = found == Some(Shares::AtRest);
     if gateway.is_none() && at_rest && *shares == Shares::AtRest {
         return remove(ctx, &key, &live).await;
     }
@@ -77,6 +83,13 @@ async fn route(ctx: &Context, agent: &AgentDeployment, owner: &Owner, step: &Ste
     }
     let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
     ctx.calls.write("update", "HTTPRoute", name, api.replace(name, &params, &edited)).await.map(drop)
+}
+
+fn shares_of(route: &Route) -> Option<Shares> {
+    match route {
+        Route::Seen { shares, .. } => Some(shares.clone()),
+        Route::NotUsed | Route::Missing | Route::Unusable(_) => None,
+    }
 }
 
 /// The route with the wanted shares; the mark changes only together with them.
@@ -140,7 +153,8 @@ async fn service(
     }
     let api = Api::<Service>::namespaced(ctx.client.clone(), &key.0);
     let live = ctx.calls.read("Service", name, api.get_opt(name)).await?;
-    if live.as_ref().is_some_and(|live| !owner.controls(live)) && !step.wanted.falling {
+    let falls = |live: &Service| step.wanted.falling && children::selected_revision(live).is_some();
+    if live.as_ref().is_some_and(|live| !owner.controls(live) && !falls(live)) {
         return Err(Error::Taken(format!("Service {name}"))); // even one that is right: no watch tells when it changes
     }
     if live.as_ref().is_some_and(&right) {

@@ -196,8 +196,6 @@ async fn a_weight_raised_by_hand_mid_launch_is_undone_quickly_and_the_window_beg
     let (day, agent) = held_at_50("contested", plan("10m")).await?;
     let before = day.stable().await?;
     for weight in [90, 10] {
-        // A pass that is under way, and looked before, would put the weight back without having seen another one.
-        tokio::time::sleep(Duration::from_secs(1)).await;
         let began_before = began(&day.now().await?);
         let raised = Instant::now();
         set_weight(&day, weight).await?;
