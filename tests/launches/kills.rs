@@ -38,9 +38,9 @@ async fn a_launch_goes_on_in_the_same_stage_after_the_operator_was_killed() -> a
 
     let launch = agent.until_ended(2, Outcome::Succeeded).await?;
     ensure!(launch.revision == before.revision && launch.started_at == before.started_at, "{launch:?}");
-    let begun: Vec<_> =
+    let starts: Vec<_> =
         history.launches().iter().filter(|l| l.stage_name == "tenth").filter_map(|l| l.began_at).collect();
-    ensure!(begun.iter().all(|at| Some(*at) == before.began_at), "the stage began anew: {begun:?}");
+    ensure!(starts.iter().all(|at| Some(*at) == before.began_at), "the stage began anew: {starts:?}");
     history.ensure_bounded(&[("tenth", 10), ("half", 50)])?;
     let epochs = history.epochs();
     ensure!(epochs.len() > 1 && epochs.is_sorted(), "the successor writes under {epochs:?}");
