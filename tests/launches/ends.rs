@@ -52,7 +52,7 @@ async fn agents_at_rest_cause_no_requests() -> anyhow::Result<()> {
     let load = rejected.load(40).await?;
     rejected.prompt("Be generous.", &half_fails()).await?;
     rejected.until_ended(2, Outcome::RolledBack).await?;
-    rejected.until("without pods to retire", |agent| retired(agent)).await?;
+    rejected.until("without pods to retire", retired).await?;
     let stalled = rejected.now().await?;
     ensure!(condition(&stalled, "Stalled").starts_with("True"), "{}", condition(&stalled, "Stalled"));
     let lost = load.stop().await.lost;
