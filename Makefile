@@ -13,6 +13,7 @@ MUSL_BIN := $(or $(CARGO_TARGET_DIR),target)/$(MUSL)/release
 CRD := crds/agentdeployments.yaml
 CHART_CRDS := charts/sluice/crds
 TEST_CLUSTER ?= test
+ROLLBACKS ?= 20
 
 # ring's C code, compiled for the static binaries
 export CC_$(subst -,_,$(MUSL)) := musl-gcc
@@ -85,7 +86,7 @@ test: ## everything that must pass; KEEP=1 keeps the cluster `test`
 	@$(call timed,images,$(MAKE) images)
 	@$(call timed,tests on a cluster,$(MAKE) test-cluster)
 
-# On failure the logs stay: .cluster/test/log
+# On failure the logs stay: .cluster/test/log. The tests mostly wait, so more run at once than there are cores.
 .PHONY: test-cluster
 test-cluster: images ## the tests on a cluster of their own
 	@finish() { code=$$?; trap - EXIT; \
@@ -97,7 +98,7 @@ test-cluster: images ## the tests on a cluster of their own
 	$(CLUSTER) up --name $(TEST_CLUSTER); \
 	$(CLUSTER) load --name $(TEST_CLUSTER) $(IMAGE_TARS); \
 	. .cluster/$(TEST_CLUSTER)/env; export PROMETHEUS_BIN=$$($(CLUSTER) path prometheus prometheus); \
-	cargo test --workspace --locked
+	RUST_TEST_THREADS=6 cargo test --workspace --locked
 
 # ---- images and clusters
 
@@ -117,7 +118,8 @@ cluster-down: cluster-tool ## end the cluster `dev`
 
 .PHONY: demo
 ifdef DEMO_CLUSTER
-demo: cluster-tool ## watch a launch and a rollback; KUBECONFIG=… IMAGE=… use your own cluster and image
+demo: cluster-tool ## watch a launch and a rollback; KUBECONFIG=… IMAGE=… GATEWAY_URL=… PROMETHEUS_URL=… on your own cluster
+	@$(foreach needed,GATEWAY_URL PROMETHEUS_URL,$(if $($(needed)),,echo "$(needed) is not set: see tools/demo/README.md"; exit 1;))
 	@export HELM=$$($(CLUSTER) path helm helm) KUBECTL=$$($(CLUSTER) path kubernetes kubectl); \
 	export KUBECONFIG=$(abspath $(KUBECONFIG)) $(if $(IMAGE),IMAGE='$(IMAGE)'); \
 	cargo run --locked -p demo -- $(DEMO_ARGS)
@@ -127,6 +129,11 @@ demo: images
 	@$(CLUSTER) load --name demo $(IMAGE_TARS)
 	@. .cluster/demo/env; $(if $(IMAGE),export IMAGE='$(IMAGE)';) cargo run --locked -p demo -- $(DEMO_ARGS)
 endif
+
+# The variables of `demo` go along.
+.PHONY: measure
+measure: ## the demo with ROLLBACKS=20 bad changes: median and worst of each measure
+	@$(MAKE) demo DEMO_ARGS='--rollbacks $(ROLLBACKS) $(DEMO_ARGS)'
 
 .PHONY: demo-down
 demo-down: cluster-tool ## end the cluster of the demo

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context as _;
 use tokio::process::Command;
 
-use crate::{Options, screen::Screen};
+use crate::{Options, screen::Screen, story};
 
 /// The programs, the repository and the screen that shows each command.
 pub(crate) struct Cluster<'a> {
@@ -58,9 +58,23 @@ impl<'a> Cluster<'a> {
     pub(crate) async fn apply(&self, file: &str) -> anyhow::Result<String> {
         let path = self.repository.join("examples/refund-agent").join(file);
         let manifest = std::fs::read_to_string(&path).with_context(|| format!("could not read {}", path.display()))?;
-        let manifest = manifest.replace(crate::story::AGENT_IMAGE, &self.options.agent_image);
+        let gateway = format!("{{name: {}, namespace: {}}}", self.options.gateway_name, self.options.gateway_namespace);
+        let manifest =
+            manifest.replace(story::AGENT_IMAGE, &self.options.agent_image).replace(story::GATEWAY, &gateway);
         self.screen.command(&format!("kubectl apply -f examples/refund-agent/{file}"));
         self.run(&self.options.kubectl, &["apply", "-f", "-"], &manifest).await
+    }
+
+    /// Gives the agent a bad prompt that it never had before, if the number is new.
+    pub(crate) async fn bad_prompt(&self, number: u32) -> anyhow::Result<()> {
+        let patch = format!(
+            r#"{{"data": {{
+                "prompt.txt": "You refund customers. Be generous and quick. Variant {number}.\n",
+                "faults.json": "{{\"error_rate\": 0.3}}\n"
+            }}}}"#
+        );
+        let arguments = ["patch", "configmap", "refund-prompts", "-n", story::NAMESPACE, "--type=merge", "-p", &patch];
+        self.run(&self.options.kubectl, &arguments, "").await.map(drop)
     }
 
     /// Runs `kubectl` as shown.

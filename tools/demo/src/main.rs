@@ -2,9 +2,10 @@
 //!
 //! It does only what a user would do (the commands are printed as they run) and tells only what was measured: by the
 //! load generator, by Sluice in the agent's status, and by the API server. It exits with 1 if one request was lost or
-//! the story went another way.
+//! the story went another way. `make measure` makes many bad changes instead of one and tells their medians.
 
 mod cluster;
+mod measure;
 mod screen;
 mod story;
 mod teller;
@@ -27,6 +28,12 @@ pub(crate) struct Options {
     /// Where Sluice's pod reaches Prometheus.
     #[arg(long, env = "PROMETHEUS_URL")]
     prometheus_url: String,
+    /// The Gateway that the agent's route attaches to.
+    #[arg(long, env = "GATEWAY_NAME", default_value = "public")]
+    gateway_name: String,
+    /// That Gateway's namespace.
+    #[arg(long, env = "GATEWAY_NAMESPACE", default_value = "infra")]
+    gateway_namespace: String,
     /// The cluster.
     #[arg(long, env = "KUBECONFIG")]
     kubeconfig: PathBuf,
@@ -45,6 +52,9 @@ pub(crate) struct Options {
     /// Requests per second.
     #[arg(long, default_value_t = 40)]
     rate: u32,
+    /// Instead of telling one bad change, measure so many.
+    #[arg(long, default_value_t = 0)]
+    rollbacks: u32,
     /// The repository, for its chart and examples.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))]
     repository: PathBuf,

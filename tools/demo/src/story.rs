@@ -14,6 +14,7 @@ use sluice::api::{AgentDeployment, Launch, Outcome, Phase, conditions};
 use crate::{
     Options,
     cluster::{Cluster, SLUICE_NAMESPACE},
+    measure,
     screen::{Line, Screen, Tone},
     teller::Teller,
     timeline::Rollback,
@@ -23,7 +24,10 @@ use crate::{
 /// The image that the example's manifest names.
 pub(crate) const AGENT_IMAGE: &str = "sluice.dev/refund-agent:dev";
 
-const NAMESPACE: &str = "support";
+/// The Gateway that the example's manifest names.
+pub(crate) const GATEWAY: &str = "{name: public, namespace: infra}";
+
+pub(crate) const NAMESPACE: &str = "support";
 const AGENT: &str = "refund-agent";
 const HOSTNAME: &str = "refunds.example";
 
@@ -55,6 +59,9 @@ pub(crate) async fn tell(options: &Options, screen: &Screen) -> anyhow::Result<(
     story.first_release(&load).await?;
     let load = Load::start(&load)?;
     story.good_change(&load).await?;
+    if options.rollbacks > 0 {
+        return story.many_bad_changes(load, options.rollbacks).await;
+    }
     let rollback = story.bad_change(load).await?;
     story.end(&rollback)
 }
@@ -64,6 +71,15 @@ async fn client(options: &Options) -> anyhow::Result<Client> {
     let kubeconfig = Kubeconfig::read_from(&options.kubeconfig)?;
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     Ok(Client::try_from(config)?)
+}
+
+/// A change of the agent's prompt.
+#[derive(Clone, Copy)]
+enum Change {
+    /// A file of the example, with all that its launch does.
+    Told(&'static str),
+    /// A bad prompt of this number, without a word.
+    QuietlyBad(u32),
 }
 
 struct Story<'a> {
@@ -102,13 +118,8 @@ impl Story<'_> {
 
     async fn good_change(&self, load: &Load) -> anyhow::Result<()> {
         self.screen.act(3, "A good change: the prompt asks for a friendly sentence");
-        let (launch, _, _) = self.launch("prompt-2.yaml", load).await?;
-        anyhow::ensure!(
-            launch.outcome == Some(Outcome::Succeeded),
-            "the good change ended as {:?}: {}",
-            launch.outcome,
-            launch.message.unwrap_or_default()
-        );
+        let (launch, _, _) = self.launch(Change::Told("prompt-2.yaml"), load).await?;
+        ensure_ended(&launch, Outcome::Succeeded)?;
         tokio::time::sleep(AFTERMATH).await;
         self.table().await?;
         let now = load.snapshot();
@@ -118,18 +129,64 @@ impl Story<'_> {
 
     async fn bad_change(&self, load: Load) -> anyhow::Result<Rollback> {
         self.screen.act(4, "A bad change: the prompt lets the agent guess amounts, and 30 % of its runs fail");
-        let (launch, applied, before) = self.launch("prompt-3.yaml", &load).await?;
+        let (launch, applied, before) = self.launch(Change::Told("prompt-3.yaml"), &load).await?;
         tokio::time::sleep(AFTERMATH).await;
         self.table().await?;
         let routes = self.watches.routes();
         let after = load.stop().await;
-        anyhow::ensure!(
-            launch.outcome == Some(Outcome::RolledBack),
-            "the bad change ended as {:?}: {}",
-            launch.outcome,
-            launch.message.unwrap_or_default()
-        );
+        ensure_ended(&launch, Outcome::RolledBack)?;
         Ok(Rollback { applied, launch, routes, before, after })
+    }
+
+    /// Bad changes one after the other, each when the one before has left nothing behind. What was measured is told
+    /// even if one of them was not rolled back, which ends it.
+    async fn many_bad_changes(&self, load: Load, count: u32) -> anyhow::Result<()> {
+        self.screen.act(4, &format!("{count} bad changes, one after the other: 30 % of the runs of each fail"));
+        self.until_at_rest().await?;
+        let mut rollbacks = Vec::new();
+        let mut problem = None;
+        for number in 1..=count {
+            match self.quiet_bad_change(number, &load).await {
+                Ok(rollback) => {
+                    let tone = if rollback.lost() == 0 { Tone::Dim } else { Tone::Bad };
+                    say(self.screen, tone, &format!("{number:>3}/{count} {}", measure::line(&rollback)));
+                    rollbacks.push(rollback);
+                }
+                Err(error) => {
+                    problem = Some(error.context(format!("bad change {number} of {count}")));
+                    break;
+                }
+            }
+        }
+        tokio::time::sleep(AFTERMATH).await;
+        let load = load.stop().await;
+        self.screen.act(5, "The rollbacks, as measured");
+        say(self.screen, Tone::Plain, &format!("{} of {count} bad changes were rolled back", rollbacks.len()));
+        say(self.screen, Tone::Plain, &measure::table(&rollbacks));
+        self.reckon(&load);
+        problem.map_or_else(|| ensure_none_lost(&load), Err)
+    }
+
+    async fn quiet_bad_change(&self, number: u32, load: &Load) -> anyhow::Result<Rollback> {
+        let seen = self.watches.routes().len();
+        let (launch, applied, before) = self.launch(Change::QuietlyBad(number), load).await?;
+        ensure_ended(&launch, Outcome::RolledBack)?;
+        self.until_at_rest().await?;
+        // With the version before the change, from which the canary's weight rose.
+        let routes = self.watches.routes().split_off(seen.saturating_sub(1));
+        Ok(Rollback { applied, launch, routes, before, after: load.snapshot() })
+    }
+
+    /// Nothing is about to happen, and only stable has pods.
+    async fn until_at_rest(&self) -> anyhow::Result<()> {
+        let rest = self.until("the agent is at rest", |agent| {
+            status(agent).is_some_and(|status| status.state.pending.is_none() && status.state.retiring.is_empty())
+        });
+        let stable = stable(&rest.await?).context("the agent has no stable revision")?;
+        // A watch of kubectl's own.
+        let others = format!("sluice.dev/agent={AGENT},sluice.dev/revision!={stable}");
+        let wait = format!("wait --for=delete pod -n {NAMESPACE} -l {others} --timeout=60s");
+        self.cluster.kubectl_quietly(&wait).await.map(drop)
     }
 
     fn end(&self, rollback: &Rollback) -> anyhow::Result<()> {
@@ -138,14 +195,7 @@ impl Story<'_> {
             self.screen.say(&line);
         }
         let load = &rollback.after;
-        say(self.screen, if load.lost == 0 { Tone::Good } else { Tone::Bad }, &tally(load));
-        for lost in load.losses.iter().take(10) {
-            say(self.screen, Tone::Bad, &format!("  {lost}"));
-        }
-        if load.skipped > 0 {
-            let text = format!("{} requests were not sent: too many were under way", load.skipped);
-            say(self.screen, Tone::Notice, &text);
-        }
+        self.reckon(load);
 
         self.screen.act(6, "Where to look next");
         println!("   export KUBECONFIG={}", self.options.kubeconfig.display());
@@ -158,34 +208,51 @@ impl Story<'_> {
         ] {
             println!("   {command:<66} {}", self.screen.paint(Tone::Dim, what));
         }
-        anyhow::ensure!(load.lost == 0, "{} requests were lost", load.lost);
-        Ok(())
+        ensure_none_lost(load)
     }
 
-    /// Applies a prompt and tells its launch until it has ended.
-    async fn launch(&self, prompt: &str, load: &Load) -> anyhow::Result<(Launch, Timestamp, Snapshot)> {
+    /// What became of all requests.
+    fn reckon(&self, load: &Snapshot) {
+        say(self.screen, if load.lost == 0 { Tone::Good } else { Tone::Bad }, &tally(load));
+        for lost in load.losses.iter().take(10) {
+            say(self.screen, Tone::Bad, &format!("  {lost}"));
+        }
+        if load.skipped > 0 {
+            let text = format!("{} requests were not sent: too many were under way", load.skipped);
+            say(self.screen, Tone::Notice, &text);
+        }
+    }
+
+    /// Makes a change and follows its launch until it has ended.
+    async fn launch(&self, change: Change, load: &Load) -> anyhow::Result<(Launch, Timestamp, Snapshot)> {
         let mut told = self.watches.launches(0).len();
         let last = self.watches.launches(0).last().map_or(0, |launch| launch.number);
         let before = load.snapshot();
         let mut teller = Teller::new(before.clone());
         let applied = Timestamp::now();
-        say(self.screen, Tone::Plain, &self.cluster.apply(prompt).await?);
+        let aloud = match change {
+            Change::Told(file) => {
+                say(self.screen, Tone::Plain, &self.cluster.apply(file).await?);
+                true
+            }
+            Change::QuietlyBad(number) => {
+                self.cluster.bad_prompt(number).await?;
+                false
+            }
+        };
+        let tell = |lines: Vec<Line>| lines.iter().filter(|_| aloud).for_each(|line| self.screen.say(line));
         let ended = tokio::time::timeout(PATIENCE, async {
             loop {
                 let news = self.watches.launches(told);
                 told += news.len();
                 let current = news.into_iter().filter(|launch| launch.number > last);
                 for launch in current {
-                    for line in teller.launch(&launch, load.snapshot().at) {
-                        self.screen.say(&line);
-                    }
+                    tell(teller.launch(&launch, load.snapshot().at));
                     if launch.phase == Phase::Complete {
                         return launch;
                     }
                 }
-                if let Some(line) = teller.traffic(&load.snapshot()) {
-                    self.screen.say(&line);
-                }
+                tell(teller.traffic(&load.snapshot()).into_iter().collect());
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         });
@@ -256,6 +323,22 @@ impl Story<'_> {
     }
 }
 
+fn ensure_ended(launch: &Launch, outcome: Outcome) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        launch.outcome == Some(outcome),
+        "launch {} ended as {:?} instead of {outcome:?}: {}",
+        launch.id,
+        launch.outcome,
+        launch.message.as_deref().unwrap_or("no message")
+    );
+    Ok(())
+}
+
+fn ensure_none_lost(load: &Snapshot) -> anyhow::Result<()> {
+    anyhow::ensure!(load.lost == 0, "{} requests were lost", load.lost);
+    Ok(())
+}
+
 fn status(agent: &AgentDeployment) -> Option<&sluice::api::AgentDeploymentStatus> {
     // A status that speaks about an older spec says nothing about this one.
     agent.status.as_ref().filter(|status| status.observed_generation == agent.metadata.generation)
@@ -304,9 +387,12 @@ mod tests {
 
     use super::*;
 
+    fn path(file: &str) -> String {
+        format!("{}/../../examples/refund-agent/{file}", env!("CARGO_MANIFEST_DIR"))
+    }
+
     fn example<T: for<'de> k8s_openapi::serde::Deserialize<'de>>(file: &str) -> T {
-        let path = format!("{}/../../examples/refund-agent/{file}", env!("CARGO_MANIFEST_DIR"));
-        serde_norway::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+        serde_norway::from_str(&std::fs::read_to_string(path(file)).unwrap()).unwrap()
     }
 
     #[test]
@@ -319,6 +405,8 @@ mod tests {
         assert_eq!(agent.spec.template.spec.containers[0].image, AGENT_IMAGE);
         let gateway = agent.spec.traffic.clone().unwrap().gateway.unwrap();
         assert_eq!(gateway.hostnames, [HOSTNAME]);
+        let text = std::fs::read_to_string(path("agent.yaml")).unwrap();
+        assert_eq!((text.matches(GATEWAY).count(), text.matches(AGENT_IMAGE).count()), (1, 1), "what options replace");
         let plan = sluice::launch::resolve(&agent.spec).unwrap();
         let shares: Vec<i32> = plan.stages.iter().map(|stage| stage.weight).collect();
         assert_eq!((shares.as_slice(), plan.triggers.len()), (&[5, 25, 50][..], 2));

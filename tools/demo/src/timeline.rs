@@ -18,6 +18,18 @@ pub(crate) struct Moment {
     pub(crate) witness: &'static str,
 }
 
+/// How long the parts of a rollback took, in seconds. What was not seen is absent.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Spans {
+    /// From the command to the launch; Sluice's quiet time is in it.
+    pub(crate) applied_to_launch: f64,
+    pub(crate) first_bad_to_zero: Option<f64>,
+    pub(crate) breach_to_zero: Option<f64>,
+    pub(crate) decision_to_zero: Option<f64>,
+    /// 0 if the canary answered nothing after weight 0.
+    pub(crate) zero_to_last: Option<f64>,
+}
+
 /// What is known of one rolled-back launch.
 pub(crate) struct Rollback {
     /// When the bad change was applied.
@@ -98,6 +110,29 @@ impl Rollback {
         moments
     }
 
+    pub(crate) fn spans(&self) -> Spans {
+        let zero = self.weight_zero().map(|route| route.at);
+        let answers = self.answers();
+        let to_zero = |from: Option<Timestamp>| Some(seconds(from?, zero?));
+        Spans {
+            applied_to_launch: seconds(self.applied, self.launch.started_at),
+            first_bad_to_zero: to_zero(answers.and_then(|answers| answers.first_error)),
+            breach_to_zero: to_zero(self.launch.breached_at),
+            decision_to_zero: to_zero(self.decided().map(|decided| decided.at)),
+            zero_to_last: zero.map(|zero| answers.map_or(0.0, |answers| seconds(zero, answers.last).max(0.0))),
+        }
+    }
+
+    /// The canary's own failures.
+    pub(crate) fn bad_answers(&self) -> u64 {
+        self.answers().map_or(0, |answers| answers.errors)
+    }
+
+    /// Requests lost since the change, whoever lost them.
+    pub(crate) fn lost(&self) -> u64 {
+        self.after.lost - self.before.lost
+    }
+
     /// The time line, and what the bad release cost. Zero is the first bad answer.
     pub(crate) fn lines(&self) -> Vec<Line> {
         let zero = self.answers().and_then(|answers| answers.first_error).unwrap_or(self.applied);
@@ -111,22 +146,22 @@ impl Rollback {
             })
             .collect();
         lines.push(Line::new(Tone::Plain, ""));
-        if let (Some(decided), Some(zeroed)) = (self.decided(), self.weight_zero()) {
-            let answers = self.answers();
-            let mut spans = vec![format!("decision to weight 0: {:.3} s", seconds(decided.at, zeroed.at))];
-            if let Some(first) = answers.and_then(|answers| answers.first_error) {
-                spans.push(format!("first bad answer to weight 0: {:.3} s", seconds(first, zeroed.at)));
-            }
-            spans.push(match answers.map(|answers| seconds(zeroed.at, answers.last)) {
-                Some(late) if late > 0.0 => format!("weight 0 to the canary's last answer: {late:.3} s"),
-                _ => "the canary answered nothing after weight 0".to_owned(),
-            });
-            lines.extend(spans.into_iter().map(|span| Line::new(Tone::Good, format!("   {span}"))));
-        }
+        let spans = self.spans();
+        let last = match spans.zero_to_last {
+            Some(late) if late > 0.0 => Some(format!("weight 0 to the canary's last answer: {late:.3} s")),
+            Some(_) => Some("the canary answered nothing after weight 0".to_owned()),
+            None => None,
+        };
+        let spans = [
+            spans.decision_to_zero.map(|span| format!("decision to weight 0: {span:.3} s")),
+            spans.first_bad_to_zero.map(|span| format!("first bad answer to weight 0: {span:.3} s")),
+            last,
+        ];
+        lines.extend(spans.into_iter().flatten().map(|span| Line::new(Tone::Good, format!("   {span}"))));
         let why = self.launch.message.as_deref().unwrap_or("no message");
         lines.push(Line::new(Tone::Plain, format!("   why: {why}")));
         let all = self.after.answered() - self.before.answered();
-        let (bad, canary) = self.answers().map_or((0, 0), |answers| (answers.errors, answers.total()));
+        let (bad, canary) = (self.bad_answers(), self.after.answered_by(&self.launch.revision));
         lines.push(Line::new(
             Tone::Plain,
             format!(
@@ -193,7 +228,7 @@ pub(crate) mod tests {
         }
     }
 
-    fn rollback() -> Rollback {
+    pub(crate) fn rollback() -> Rollback {
         Rollback {
             applied: at(0),
             launch: launch(),
