@@ -52,6 +52,7 @@ async fn route(ctx: &Context, agent: &AgentDeployment, owner: &Owner, seen: &Rou
     let name = key.1.as_str();
     let (live, gateway) = match (ctx.calls.read("HTTPRoute", name, api.get_opt(name)).await?, gateway) {
         (None, None) => return Ok(()),
+        (None, Some(_)) if step.state.stable.is_none() => return Ok(()), // a host name is claimed when somebody serves it
         (None, Some(gateway)) => {
             let (fresh, params) = (traffic::render(owner, gateway), PostParams::default());
             return ctx.calls.write("create", "HTTPRoute", name, api.create(&params, &fresh)).await.map(drop);
