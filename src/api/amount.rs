@@ -13,6 +13,17 @@ pub struct Amount {
     value: Decimal,
 }
 
+/// What an amount measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Unit {
+    /// `%`.
+    Share,
+    /// `ms`, `s`, `m`, `h`.
+    Time,
+    /// A number without a unit.
+    Plain,
+}
+
 /// Why a text is not an amount.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not an amount: write a number with an optional unit, such as 99%, 1200ms, 1.5s, 15m, 2h or 0.50")]
@@ -25,6 +36,15 @@ impl Amount {
     /// The value in base units: a share for `%`, seconds for times, the number itself otherwise.
     pub fn value(&self) -> Decimal {
         self.value
+    }
+
+    /// What it measures, as its unit says.
+    pub fn unit(&self) -> Unit {
+        match self.text.trim_start_matches('-').trim_start_matches(|c: char| c.is_ascii_digit() || c == '.') {
+            "%" => Unit::Share,
+            "" => Unit::Plain,
+            _ => Unit::Time,
+        }
     }
 }
 

@@ -14,7 +14,7 @@ pub mod schema;
 mod status;
 
 pub use agent::*;
-pub use amount::{Amount, AmountError};
+pub use amount::{Amount, AmountError, Unit};
 pub use defaults::*;
 pub use metrics::*;
 pub use plan::*;

@@ -161,10 +161,10 @@ impl<'de> Deserialize<'de> for WindowSpan {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.atLeast) || has(self.atMost)").message("give atLeast, atMost or both"))]
 pub struct GateBounds {
-    /// Passes at this amount and above.
+    /// Passes at this amount and above, with its unit: `99%`, `1200ms`, `15m`, `0` or, quoted, `"0.5"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_least: Option<Amount>,
-    /// Passes at this amount and below.
+    /// Passes at this amount and below, with its unit: `99%`, `1200ms`, `15m`, `0` or, quoted, `"0.5"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_most: Option<Amount>,
 }
@@ -249,10 +249,10 @@ pub struct MetricTrigger {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.above) || has(self.below)").message("give above, below or both"))]
 pub struct TriggerBounds {
-    /// In breach above this amount.
+    /// In breach above this amount, with its unit: `99%`, `1200ms`, `15m`, `0` or, quoted, `"0.5"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub above: Option<Amount>,
-    /// In breach below this amount.
+    /// In breach below this amount, with its unit: `99%`, `1200ms`, `15m`, `0` or, quoted, `"0.5"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub below: Option<Amount>,
 }

@@ -77,11 +77,22 @@ impl Error {
         Duration::from_millis(start << failures.min(6)).min(longest)
     }
 
+    /// What the API server said, without its envelope.
+    pub fn cause(&self) -> Option<String> {
+        match self {
+            Self::Api { source, .. } => match source.as_ref() {
+                kube::Error::Api(status) => Some(status.message.clone()),
+                other => Some(other.to_string()),
+            },
+            other => std::error::Error::source(other).map(ToString::to_string),
+        }
+    }
+
     /// What a person must mend, for the conditions; `None` for what passes by itself.
     pub fn mend(&self) -> Option<(String, String)> {
         match self.reason() {
             "NameTaken" | "LostRevision" | "Forbidden" | "Refused" => {
-                let cause = std::error::Error::source(self).map(|cause| format!(": {cause}")).unwrap_or_default();
+                let cause = self.cause().map(|cause| format!(": {cause}")).unwrap_or_default();
                 Some((self.reason().to_owned(), clip(&format!("{self}{cause}"), 512)))
             }
             _ => None,

@@ -65,7 +65,8 @@ pub(crate) async fn prepare(ctx: &Context, key: &Key, agent: &AgentDeployment) -
     let fresh = match computed.unwrap_or_else(|_| Err(limit())) {
         Ok(fresh) => fresh,
         Err(error) => {
-            tracing::warn!(namespace = key.0, agent = key.1, %error, "the wanted revision cannot be known");
+            let cause = error.cause().unwrap_or_default();
+            tracing::warn!(namespace = key.0, agent = key.1, %error, cause, "the wanted revision cannot be known");
             unreadable(ctx, agent, inputs, &error)
         }
     };
@@ -76,7 +77,7 @@ pub(crate) async fn prepare(ctx: &Context, key: &Key, agent: &AgentDeployment) -
 
 /// Nothing is known of the wanted revision for a moment.
 fn unreadable(ctx: &Context, agent: &AgentDeployment, inputs: Inputs, error: &Error) -> Prepared {
-    let message = clip(&format!("{error}; it is tried again"), 512);
+    let message = clip(&format!("{error}: {}; it is tried again", error.cause().unwrap_or_default()), 512);
     let wanted = WantedRevision::Unknown { reason: "Unreadable".to_owned(), message };
     let retry_at = Some(ctx.now() + UNREADABLE);
     Prepared { inputs, plan: plan(&agent.spec).0, wanted, revision: None, retry_at }

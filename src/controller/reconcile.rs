@@ -79,7 +79,7 @@ pub(crate) fn again(watched: Arc<WatchedAgent>, error: &Error, ctx: Arc<Context>
     if error.reason() == "Conflict" {
         tracing::debug!(namespace = key.0, agent = key.1, %error, "looking again");
     } else {
-        let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+        let cause = error.cause().unwrap_or_default();
         tracing::warn!(namespace = key.0, agent = key.1, reason = error.reason(), %error, cause, "the pass failed");
     }
     Action::requeue(error.retry_after(failures, launching))

@@ -97,7 +97,8 @@ fn deadline_passed(
 pub(super) fn waiting_for(launch: &Launch) -> String {
     let open = launch.verdicts.iter().find(|gate| !matches!(gate.verdict, Verdict::Pass | Verdict::NotApplicable));
     let gate = open.map(|gate| format!("{}: {}", gate.gate, gate.message));
-    launch.message.clone().or(gate).unwrap_or_else(|| "it was waiting".to_owned())
+    let open = gate.filter(|_| launch.began_at.is_some() && !launch.held);
+    open.or_else(|| launch.message.clone()).unwrap_or_else(|| "it was waiting".to_owned())
 }
 
 fn decision(launch: &Launch, outcome: Outcome, reason: &str, message: &str, now: Timestamp) -> Decision {

@@ -207,6 +207,7 @@ pub(super) fn climb(launch: &mut Launch, plan: &Plan, seen: &Observation, now: T
     }
     if launch.weight < stage.weight {
         launch.weight = stage.weight;
+        launch.message = None;
         notes.tell("WeightRaised", raised(launch));
         return; // the weight is written after this state is; it is read back in a later pass
     }

@@ -7,7 +7,7 @@ use rust_decimal::Decimal;
 
 use crate::api::{
     self, AgentDeploymentSpec, Amount, DeadlineOutcome, GateBounds, GateRatioBounds, MetricDefinition, OnFail,
-    PodCondition, TriggerBounds, TriggerRatioBounds, WindowSpan, short_hex, span,
+    PodCondition, TriggerBounds, TriggerRatioBounds, Unit, WindowSpan, short_hex, span,
 };
 
 /// How a launch is judged.
@@ -140,6 +140,18 @@ pub enum PlanError {
     /// A plan without stages.
     #[error("spec.launch.stages is empty: remove it for the built-in plan, or write a stage")]
     NoStages,
+    /// A bound whose unit cannot be meant.
+    #[error("{place}: {amount} cannot be a bound of {metric}: {mend}")]
+    Unit {
+        /// The gate or trigger.
+        place: String,
+        /// The metric.
+        metric: String,
+        /// The bound as it is written.
+        amount: String,
+        /// How to write it.
+        mend: &'static str,
+    },
     /// Shares must rise.
     #[error("spec.launch.stages: {0:?} is not above the stage before it: shares must rise")]
     NotRising(String),
@@ -232,9 +244,9 @@ fn resolve_gate(
             &metric.name,
             (metric.window, metric.min_samples),
             [
-                metric.value.as_ref().map(Into::into),
-                metric.ratio_to_stable.as_ref().map(Into::into),
-                metric.difference_from_stable.as_ref().map(Into::into),
+                metric.value.as_ref().map(Written::from),
+                metric.ratio_to_stable.as_ref().map(Written::from),
+                metric.difference_from_stable.as_ref().map(Written::from),
             ],
             metrics,
         )?)),
@@ -252,9 +264,9 @@ fn resolve_trigger(trigger: &api::Trigger, metrics: &BTreeMap<String, MetricDefi
             &metric.name,
             (metric.window, metric.min_samples),
             [
-                metric.value.as_ref().map(Into::into),
-                metric.ratio_to_stable.as_ref().map(Into::into),
-                metric.difference_from_stable.as_ref().map(Into::into),
+                metric.value.as_ref().map(Written::from),
+                metric.ratio_to_stable.as_ref().map(Written::from),
+                metric.difference_from_stable.as_ref().map(Written::from),
             ],
             metrics,
         )?)),
@@ -272,7 +284,7 @@ fn question(
     place: &str,
     name: &str,
     (window, min_samples): (Option<WindowSpan>, Option<i64>),
-    bounds: [Option<Bounds>; 3],
+    bounds: [Option<Written>; 3],
     metrics: &BTreeMap<String, MetricDefinition>,
 ) -> Result<Question, PlanError> {
     let metric = metrics
@@ -281,47 +293,74 @@ fn question(
         .clone();
     let kinds = [Compare::Value, Compare::RatioToStable, Compare::DifferenceFromStable];
     let mut given = kinds.into_iter().zip(bounds).filter_map(|(compare, bounds)| Some((compare, bounds?)));
-    let (Some((compare, bounds)), None) = (given.next(), given.next()) else {
+    let (Some((compare, written)), None) = (given.next(), given.next()) else {
         return Err(PlanError::NotOne(format!("{place}.metric")));
     };
+    let [low, high, floor] = &written.0;
+    let limits = [(low, compare), (high, compare), (floor, Compare::Value)]; // a floor is in the metric's own unit
+    for (amount, compare) in limits.into_iter().filter_map(|(amount, compare)| Some((amount.as_ref()?, compare))) {
+        if let Some(mend) = wrong_unit(&metric, compare, amount) {
+            let (place, amount) = (place.to_owned(), amount.to_string());
+            return Err(PlanError::Unit { place, metric: name.to_owned(), amount, mend });
+        }
+    }
+    let [low, high, floor] = written.0.map(|amount| amount.as_ref().map(Amount::value));
+    let bounds = Bounds { low, high, floor };
     let instant = metric.count.is_some() || metric.gauge.is_some();
     let window = (!instant).then(|| window.map_or(api::DEFAULT_WINDOW, |span| span.0));
     Ok(Question { metric, window, min_samples: min_samples.unwrap_or(api::DEFAULT_MIN_SAMPLES), compare, bounds })
 }
 
-fn value(amount: Option<&Amount>) -> Option<Decimal> {
-    amount.map(Amount::value)
+/// What cannot be meant by a bound: 5 for an error rate is 500 %, and 1200 for a latency is 20 minutes.
+fn wrong_unit(metric: &MetricDefinition, compare: Compare, amount: &Amount) -> Option<&'static str> {
+    let (unit, value) = (amount.unit(), amount.value());
+    let small = value.abs() <= Decimal::ONE;
+    if compare == Compare::RatioToStable {
+        let factor = unit == Unit::Share || unit == Unit::Plain && value.abs() <= Decimal::TEN;
+        return (!factor).then_some("write a multiple of stable's value, such as 120%");
+    }
+    if metric.ratio.is_some() {
+        let share = unit == Unit::Share || unit == Unit::Plain && small;
+        return (!share).then_some("it is a share of events: write a percentage, such as 99%");
+    }
+    let series = [
+        metric.quantile.as_ref().map(|quantile| &quantile.histogram),
+        metric.gauge.as_ref().map(|gauge| &gauge.series),
+    ];
+    let seconds =
+        series.iter().flatten().any(|series| series.0.split('{').next().is_some_and(|n| n.ends_with("_seconds")));
+    if seconds {
+        let time = unit == Unit::Time || value.is_zero();
+        return (!time).then_some("it is a time: write its unit, such as 1200ms or 15m");
+    }
+    let number = unit == Unit::Plain || metric.count.is_none() && unit == Unit::Time;
+    (!number).then_some("it is a number: write it without a unit")
 }
 
-impl From<&GateBounds> for Bounds {
+/// Bounds as they are written: low, high, floor.
+struct Written([Option<Amount>; 3]);
+
+impl From<&GateBounds> for Written {
     fn from(bounds: &GateBounds) -> Self {
-        Self { low: value(bounds.at_least.as_ref()), high: value(bounds.at_most.as_ref()), floor: None }
+        Self([bounds.at_least.clone(), bounds.at_most.clone(), None])
     }
 }
 
-impl From<&GateRatioBounds> for Bounds {
+impl From<&GateRatioBounds> for Written {
     fn from(bounds: &GateRatioBounds) -> Self {
-        Self {
-            low: value(bounds.at_least.as_ref()),
-            high: value(bounds.at_most.as_ref()),
-            floor: value(bounds.floor.as_ref()),
-        }
+        Self([bounds.at_least.clone(), bounds.at_most.clone(), bounds.floor.clone()])
     }
 }
 
-impl From<&TriggerBounds> for Bounds {
+impl From<&TriggerBounds> for Written {
     fn from(bounds: &TriggerBounds) -> Self {
-        Self { low: value(bounds.below.as_ref()), high: value(bounds.above.as_ref()), floor: None }
+        Self([bounds.below.clone(), bounds.above.clone(), None])
     }
 }
 
-impl From<&TriggerRatioBounds> for Bounds {
+impl From<&TriggerRatioBounds> for Written {
     fn from(bounds: &TriggerRatioBounds) -> Self {
-        Self {
-            low: value(bounds.below.as_ref()),
-            high: value(bounds.above.as_ref()),
-            floor: value(bounds.floor.as_ref()),
-        }
+        Self([bounds.below.clone(), bounds.above.clone(), bounds.floor.clone()])
     }
 }
 
@@ -369,6 +408,39 @@ mod tests {
         };
         assert_eq!(with("a", "x"), with("a", "y"));
         assert_ne!(with("a", "x"), with("b", "x"));
+    }
+
+    #[test]
+    fn a_bound_whose_unit_cannot_be_meant_is_refused_with_the_mend() {
+        let gate = |metric: &str, bounds: &str| {
+            let check = format!(r#"{{"name": "g", "metric": {{"name": "{metric}", {bounds}}}}}"#);
+            let stages = format!(r#", "launch": {{"stages": [{{"name": "a", "traffic": 0, "gates": [{check}]}}]}}"#);
+            resolve(&spec(&stages)).err().map(|error| error.to_string())
+        };
+        for (metric, bounds, mend) in [
+            ("error_rate", r#""value": {"atMost": 5}"#, "5 cannot be a bound of error_rate: it is a share of events"),
+            ("success_rate", r#""value": {"atLeast": 99}"#, "write a percentage, such as 99%"),
+            ("success_rate", r#""differenceFromStable": {"atLeast": "-10s"}"#, "write a percentage"),
+            ("latency_p95", r#""value": {"atMost": 1200}"#, "it is a time: write its unit, such as 1200ms"),
+            ("latency_p95", r#""value": {"atMost": "99%"}"#, "it is a time"),
+            ("latency_p95", r#""ratioToStable": {"atMost": 120}"#, "a multiple of stable's value, such as 120%"),
+            ("latency_p95", r#""ratioToStable": {"atMost": "120%", "floor": "5%"}"#, "it is a time"),
+            ("policy_bypasses", r#""value": {"atMost": "1%"}"#, "it is a number"),
+        ] {
+            let error = gate(metric, bounds).unwrap_or_default();
+            assert!(error.contains(mend), "{metric} {bounds}: {error}");
+        }
+        for (metric, bounds) in [
+            ("success_rate", r#""value": {"atLeast": "99%"}"#),
+            ("error_rate", r#""value": {"atMost": 0}"#),
+            ("error_rate", r#""value": {"atMost": "0.05"}"#),
+            ("latency_p95", r#""value": {"atMost": "1200ms"}"#),
+            ("latency_p95", r#""ratioToStable": {"atMost": "1.2", "floor": "100ms"}"#),
+            ("policy_bypasses", r#""value": {"atMost": 0}"#),
+            ("cost_per_success", r#""value": {"atMost": "0.50"}"#),
+        ] {
+            assert_eq!(gate(metric, bounds), None, "{metric} {bounds}");
+        }
     }
 
     #[test]

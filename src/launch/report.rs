@@ -7,11 +7,17 @@ use super::{Observation, Pods, Programmed, Route, WantedRevision};
 use crate::api::conditions::{LAUNCHED, PROGRESSING, READY, RECONCILING, STALLED, clear, set};
 use crate::api::{Launch, Outcome, Phase, State, Summary, Verdict, clip};
 
+/// The reason in the line of `kubectl get` is cut here; conditions carry it whole.
+const LINE: usize = 200;
+
 /// The line that `kubectl get` prints.
 pub fn summary(state: &State, seen: &Observation) -> Summary {
     let dash = || "-".to_owned();
     let stable = state.stable.as_ref().map_or_else(dash, |stable| stable.revision.clone());
-    let shown = state.launch.as_ref().filter(|launch| launch.outcome != Some(Outcome::Succeeded));
+    let settled = matches!((&seen.wanted, &state.stable), (WantedRevision::Known(wanted), Some(stable)) if *wanted == stable.revision);
+    let ended = |launch: &Launch| launch.phase == Phase::Complete;
+    let told = |launch: &Launch| launch.outcome != Some(Outcome::Succeeded) && !(settled && ended(launch));
+    let shown = state.launch.as_ref().filter(|launch| told(launch));
     let Some(launch) = shown else {
         let reason = problem(state, seen).map_or_else(|| "Stable".to_owned(), |(_, message)| message);
         return Summary {
@@ -20,7 +26,7 @@ pub fn summary(state: &State, seen: &Observation) -> Summary {
             stage: dash(),
             weight: dash(),
             verdict: dash(),
-            reason: clip(&reason, 512),
+            reason: clip(&reason, LINE),
         };
     };
     Summary {
@@ -29,7 +35,7 @@ pub fn summary(state: &State, seen: &Observation) -> Summary {
         stage: stage(launch),
         weight: format!("{}%", launch.weight),
         verdict: worst(launch).map_or_else(dash, |verdict| format!("{verdict:?}")),
-        reason: clip(&reason(launch), 512),
+        reason: clip(&reason(launch), LINE),
     }
 }
 
@@ -159,7 +165,7 @@ fn problem(state: &State, seen: &Observation) -> Option<(String, String)> {
     };
     let is_stable = state.stable.as_ref().is_some_and(|stable| stable.revision == *revision);
     state.rejected.iter().find(|rejected| rejected.revision == *revision && !is_stable).map(|_| {
-        let mend = "revert Git, or change the spec or the configuration";
+        let mend = "revert Git, or change the template or its ConfigMaps";
         ("RevisionRejected".to_owned(), format!("{revision} will not launch again; {mend}"))
     })
 }

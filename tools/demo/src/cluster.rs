@@ -51,7 +51,12 @@ impl<'a> Cluster<'a> {
              --set sources[0].url={}",
             self.options.prometheus_url
         ));
-        self.run(&self.options.helm, &arguments, "").await.map(drop)
+        self.run(&self.options.helm, &arguments, "").await?;
+        // The image may be another one under the same tag.
+        self.kubectl_quietly(&format!("rollout restart deployment/sluice -n {SLUICE_NAMESPACE}")).await?;
+        self.kubectl_quietly(&format!("rollout status deployment/sluice -n {SLUICE_NAMESPACE} --timeout=2m"))
+            .await
+            .map(drop)
     }
 
     /// Applies a manifest of `examples/refund-agent/` and returns what `kubectl` said.
