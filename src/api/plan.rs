@@ -20,7 +20,7 @@ pub struct LaunchPlanSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub stages: Option<Vec<Stage>>,
-    /// What ends the launch as soon as it fires, in any stage.
+    /// What ends the launch as soon as it fires, in any stage. They replace the built-in health triggers: keep `image-pull` and `unready`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub triggers: Option<Vec<Trigger>>,
