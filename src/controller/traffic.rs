@@ -28,7 +28,7 @@ pub(crate) async fn traffic(
     step: &Step,
 ) -> Result<(), Error> {
     let Some(owner) = Owner::of(agent) else { return Ok(()) };
-    let on_route = route(ctx, agent, &owner, &seen.route, step).await;
+    let on_route = route(ctx, agent, &owner, seen, step).await;
     let on_service = service(ctx, agent, &owner, prepared, step).await;
     on_route.and(on_service)
 }
@@ -42,7 +42,13 @@ fn mark<'a>(ctx: &Context, step: &'a Step) -> Mark<'a> {
 }
 
 /// The HTTPRoute: created at rest, then edited in place, and removed when the spec asks for none and nobody is split.
-async fn route(ctx: &Context, agent: &AgentDeployment, owner: &Owner, seen: &Route, step: &Step) -> Result<(), Error> {
+async fn route(
+    ctx: &Context,
+    agent: &AgentDeployment,
+    owner: &Owner,
+    seen: &Observation,
+    step: &Step,
+) -> Result<(), Error> {
     let key = key(agent);
     let gateway = agent.spec.traffic.as_ref().and_then(|traffic| traffic.gateway.as_ref());
     if ctx.caches.routes.is_none() || (gateway.is_none() && ctx.caches.route(&key).is_none()) {
@@ -52,7 +58,7 @@ async fn route(ctx: &Context, agent: &AgentDeployment, owner: &Owner, seen: &Rou
     let name = key.1.as_str();
     let (live, gateway) = match (ctx.calls.read("HTTPRoute", name, api.get_opt(name)).await?, gateway) {
         (None, None) => return Ok(()),
-        (None, Some(_)) if step.state.stable.is_none() => return Ok(()), // a host name is claimed when somebody serves it
+        (None, Some(_)) if seen.service.is_none() => return Ok(()), // a host name is claimed when somebody serves it
         (None, Some(gateway)) => {
             let (fresh, params) = (traffic::render(owner, gateway), PostParams::default());
             return ctx.calls.write("create", "HTTPRoute", name, api.create(&params, &fresh)).await.map(drop);
@@ -65,7 +71,7 @@ async fn route(ctx: &Context, agent: &AgentDeployment, owner: &Owner, seen: &Rou
     if !owner.controls(&live) && !falling {
         return Err(Error::Taken(format!("HTTPRoute {name}"))); // only a fall touches a route that lost its owner
     }
-    if !step.wanted.falling && found != shares_of(seen) && found.as_ref() != Some(shares) {
+    if !step.wanted.falling && found != shares_of(&seen.route) && found.as_ref() != Some(shares) {
         return Err(Error::Stale(format!("HTTPRoute {name}"))); // somebody else wrote: that is to be seen, and judged
     }
     let at_rest = found == Some(Shares::AtRest);

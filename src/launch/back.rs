@@ -12,7 +12,8 @@ use super::{Decision, Observation, Plan, Programmed, Route, WantedRevision, gate
 use crate::api::{DeadlineOutcome, Launch, Outcome, Phase, RejectedRevision, State, Verdict, clip};
 
 /// A rollback ends without the gateway's answer after so long: the weight is 0 in the route, and a dead gateway serves nobody.
-const GATEWAY_ANSWER: Duration = Duration::from_secs(30);
+/// A first deployment does too: a missing gateway is told of, and is no fault of the revision.
+pub(super) const GATEWAY_ANSWER: Duration = Duration::from_secs(30);
 /// Rejected revisions that are remembered.
 const REJECTED: usize = 100;
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::back::waiting_for;
+use super::back::{GATEWAY_ANSWER, waiting_for};
 use super::retire::lose_traffic;
 use super::step::{Notes, index};
 use super::time::{after, between};
@@ -332,7 +332,24 @@ pub(super) fn promote(launch: &mut Launch, state: &mut State, seen: &Observation
         launch.message = Some("waiting for the route's rule to be restored".to_owned());
         return;
     }
+    if first && gateway_may_answer(launch, seen, now, notes) {
+        launch.message = Some("waiting for the gateway to take the HTTPRoute".to_owned());
+        return;
+    }
     succeed(launch, state, seen, now, notes);
+}
+
+/// Whether the gateway has not answered yet for the route of a first deployment, and still has time to.
+fn gateway_may_answer(launch: &mut Launch, seen: &Observation, now: Timestamp, notes: &mut Notes) -> bool {
+    let awaited = match &seen.route {
+        Route::Missing => true,
+        Route::Seen { programmed, .. } => matches!(programmed, Programmed::Pending | Programmed::Silent(_)),
+        Route::NotUsed | Route::Unusable(_) => false,
+    };
+    let due = after(*launch.began_at.get_or_insert(now), GATEWAY_ANSWER);
+    let waits = awaited && now < due;
+    notes.wakes.extend(waits.then_some(due));
+    waits
 }
 
 /// The canary is stable now; the former stable keeps its pods for a moment.

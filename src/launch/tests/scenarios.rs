@@ -21,6 +21,15 @@ fn a_first_deployment_becomes_stable_without_stages() {
 }
 
 #[test]
+fn a_first_deployment_gives_the_gateway_a_moment_to_take_its_route_and_waits_no_longer() {
+    let mut sim = Sim::fresh();
+    sim.seen.route = Route::Seen { shares: Shares::AtRest, programmed: Programmed::Silent("create it".into()) };
+    sim.run(20);
+    assert_eq!((sim.stable(), sim.seen.service.as_deref()), ("-", Some(OCHRE)));
+    sim.until(30, "stable", |sim| sim.stable() == OCHRE);
+}
+
+#[test]
 fn a_good_revision_climbs_every_stage_and_becomes_stable() {
     let mut sim = Sim::with_stable();
     sim.want(TEAL);
