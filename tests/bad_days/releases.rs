@@ -75,7 +75,7 @@ async fn an_image_that_is_nowhere_gets_no_traffic_and_its_pod_and_image_are_name
 
     let over = day.until_ended(Outcome::RolledBack).await?;
     tells(&over, "Launched", &["RolledBack", "image: ", &format!("pod refunds-{canary}"), "refund-agent:absent"])?;
-    tells(&over, "Stalled", &["True", "RevisionRejected", "change the spec"])?;
+    tells(&over, "Stalled", &["True", "RevisionRejected", "change the template"])?;
     ensure!(stable(&over) == before, "stable changed");
     weights.never_above(0)?;
     day.end().await
