@@ -1,7 +1,7 @@
 //! The shell: watch, observe, call [`crate::launch::step`], commit, perform, report. It decides nothing.
 //!
-//! [`reconcile`](reconcile::reconcile) is the loop; [`perform`] holds the only writes to what an agent owns, [`commit`] the
-//! only write to status, [`leader`] the only writes to the Lease.
+//! `reconcile` is the loop. What an agent owns is written by `perform`, its traffic by `traffic`, its frozen revisions by
+//! `revisions`; `commit` holds the only write to status, `leader` the only writes to the Lease.
 
 mod caches;
 mod calls;
