@@ -13,7 +13,8 @@ MUSL_BIN := $(or $(CARGO_TARGET_DIR),target)/$(MUSL)/release
 CRD := crds/agentdeployments.yaml
 CHART_CRDS := charts/sluice/crds
 TEST_CLUSTER ?= test
-ROLLBACKS ?= 20
+ROLLBACKS ?= 30
+PROMOTIONS ?= 30
 
 # ring's C code, compiled for the static binaries
 export CC_$(subst -,_,$(MUSL)) := musl-gcc
@@ -85,6 +86,7 @@ test: ## everything that must pass; KEEP=1 keeps the cluster `test`
 	@$(call timed,programs of the cluster,$(MAKE) programs)
 	@$(call timed,images,$(MAKE) images)
 	@$(call timed,tests on a cluster,$(MAKE) test-cluster)
+	@$(call timed,upgrade,$(MAKE) test-upgrade)
 
 # On failure the logs stay: .cluster/test/log. The tests mostly wait, so more run at once than there are cores.
 .PHONY: test-cluster
@@ -99,6 +101,30 @@ test-cluster: images ## the tests on a cluster of their own
 	$(CLUSTER) load --name $(TEST_CLUSTER) $(IMAGE_TARS); \
 	. .cluster/$(TEST_CLUSTER)/env; export PROMETHEUS_BIN=$$($(CLUSTER) path prometheus prometheus); \
 	RUST_TEST_THREADS=6 cargo test --workspace --locked
+
+# ---- upgrade
+
+UPGRADE := $(CURDIR)/.cluster/upgrade-from
+UPGRADE_FROM = $(shell cat tests/upgrade-from)
+
+# The earlier Sluice, built from the history: its image, chart and CRDs. It shares this tree's compiled dependencies.
+$(UPGRADE)/sluice.tar: tests/upgrade-from | deps
+	@git cat-file -e $(UPGRADE_FROM)^{commit} || { echo "commit $(UPGRADE_FROM) is not in this checkout: git fetch --unshallow"; exit 1; }
+	rm -rf $(UPGRADE) && mkdir -p $(UPGRADE)/src
+	git archive $(UPGRADE_FROM) | tar -x -C $(UPGRADE)/src
+	cp -r $(UPGRADE)/src/charts $(UPGRADE)/src/crds $(UPGRADE)/
+	cargo build --release --locked --target $(MUSL) -p sluice --manifest-path $(UPGRADE)/src/Cargo.toml --target-dir $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+	$(CLUSTER) image --ref sluice.dev/sluice:upgrade-from --entrypoint /sluice --out $@ $(MUSL_BIN)/sluice:/sluice
+	rm -rf $(UPGRADE)/src
+
+.PHONY: test-upgrade
+test-upgrade: $(UPGRADE)/sluice.tar ## from the commit in tests/upgrade-from to this tree, mid-stage, on a cluster of its own
+	@$(MAKE) images
+	@$(CLUSTER) down --name upgrade >/dev/null
+	@$(CLUSTER) up --name upgrade
+	@$(CLUSTER) load --name upgrade $(IMAGE_TARS) $(UPGRADE)/sluice.tar
+	@. .cluster/upgrade/env; cargo test --locked --test upgrade -- --ignored || { $(CLUSTER) down --keep --name upgrade; exit 1; }
+	@$(CLUSTER) down --name upgrade
 
 # ---- images and clusters
 
@@ -132,8 +158,8 @@ endif
 
 # The variables of `demo` go along.
 .PHONY: measure
-measure: ## the demo with ROLLBACKS=20 bad changes: median and worst of each measure
-	@$(MAKE) demo DEMO_ARGS='--rollbacks $(ROLLBACKS) $(DEMO_ARGS)'
+measure: ## the demo with PROMOTIONS=30 good and ROLLBACKS=30 bad changes: median and worst of each measure
+	@$(MAKE) demo DEMO_ARGS='--promotions $(PROMOTIONS) --rollbacks $(ROLLBACKS) $(DEMO_ARGS)'
 
 .PHONY: demo-down
 demo-down: cluster-tool ## end the cluster of the demo

@@ -70,14 +70,9 @@ impl<'a> Cluster<'a> {
         self.run(&self.options.kubectl, &["apply", "-f", "-"], &manifest).await
     }
 
-    /// Gives the agent a bad prompt that it never had before, if the number is new.
-    pub(crate) async fn bad_prompt(&self, number: u32) -> anyhow::Result<()> {
-        let patch = format!(
-            r#"{{"data": {{
-                "prompt.txt": "You refund customers. Be generous and quick. Variant {number}.\n",
-                "faults.json": "{{\"error_rate\": 0.3}}\n"
-            }}}}"#
-        );
+    /// Changes the agent's prompt, and the JSON value of its faults: `null` has none.
+    pub(crate) async fn prompt(&self, text: &str, faults: &str) -> anyhow::Result<()> {
+        let patch = format!(r#"{{"data": {{"prompt.txt": "{text}\n", "faults.json": {faults}}}}}"#);
         let arguments = ["patch", "configmap", "refund-prompts", "-n", story::NAMESPACE, "--type=merge", "-p", &patch];
         self.run(&self.options.kubectl, &arguments, "").await.map(drop)
     }

@@ -55,6 +55,9 @@ pub(crate) struct Options {
     /// Instead of telling one bad change, measure so many.
     #[arg(long, default_value_t = 0)]
     rollbacks: u32,
+    /// Before that, measure so many more good changes.
+    #[arg(long, default_value_t = 0)]
+    promotions: u32,
     /// The repository, for its chart and examples.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))]
     repository: PathBuf,

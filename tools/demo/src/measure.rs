@@ -40,7 +40,8 @@ pub(crate) fn table(rollbacks: &[Rollback]) -> String {
     lines.join("\n")
 }
 
-fn row(what: &str, seen: &[f64], show: impl Fn(f64) -> String) -> String {
+/// Median and worst of a measure in a line.
+pub(crate) fn row(what: &str, seen: &[f64], show: impl Fn(f64) -> String) -> String {
     let (median, worst) =
         median_and_worst(seen).map_or_else(|| ("-".into(), "-".into()), |(median, worst)| (show(median), show(worst)));
     format!("{what:<44} {median:>10} {worst:>10} {:>4}", seen.len())

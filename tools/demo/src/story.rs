@@ -16,7 +16,7 @@ use crate::{
     cluster::{Cluster, SLUICE_NAMESPACE},
     measure,
     screen::{Line, Screen, Tone},
-    teller::Teller,
+    teller::{Teller, seconds},
     timeline::Rollback,
     watch::Watches,
 };
@@ -59,6 +59,9 @@ pub(crate) async fn tell(options: &Options, screen: &Screen) -> anyhow::Result<(
     story.first_release(&load).await?;
     let load = Load::start(&load)?;
     story.good_change(&load).await?;
+    if options.promotions > 0 {
+        story.many_good_changes(&load, options.promotions).await?;
+    }
     if options.rollbacks > 0 {
         return story.many_bad_changes(load, options.rollbacks).await;
     }
@@ -78,6 +81,8 @@ async fn client(options: &Options) -> anyhow::Result<Client> {
 enum Change {
     /// A file of the example, with all that its launch does.
     Told(&'static str),
+    /// A good prompt of this number, without a word.
+    QuietlyGood(u32),
     /// A bad prompt of this number, without a word.
     QuietlyBad(u32),
 }
@@ -124,6 +129,29 @@ impl Story<'_> {
         self.table().await?;
         let now = load.snapshot();
         say(self.screen, if now.lost == 0 { Tone::Good } else { Tone::Bad }, &tally(&now));
+        Ok(())
+    }
+
+    /// Good changes one after the other, each when the one before has left nothing behind.
+    async fn many_good_changes(&self, load: &Load, count: u32) -> anyhow::Result<()> {
+        self.screen.act(3, &format!("{count} more good changes, one after the other"));
+        let mut took = Vec::new();
+        for number in 1..=count {
+            self.until_at_rest().await?;
+            let (launch, applied, before) = self.launch(Change::QuietlyGood(number), load).await?;
+            ensure_ended(&launch, Outcome::Succeeded)?;
+            let spent = seconds(applied, launch.ended_at.unwrap_or(applied));
+            let lost = load.snapshot().lost - before.lost;
+            let tone = if lost == 0 { Tone::Dim } else { Tone::Bad };
+            say(
+                self.screen,
+                tone,
+                &format!("{number:>3}/{count} {} is stable after {spent:.1} s; {lost} lost", launch.revision),
+            );
+            took.push(spent);
+        }
+        say(self.screen, Tone::Plain, &measure::row("applied → stable", &took, |span| format!("{span:.1} s")));
+        self.reckon(&load.snapshot());
         Ok(())
     }
 
@@ -235,8 +263,13 @@ impl Story<'_> {
                 say(self.screen, Tone::Plain, &self.cluster.apply(file).await?);
                 true
             }
+            Change::QuietlyGood(number) => {
+                self.cluster.prompt(&format!("You refund customers. Be kind. Variant {number}."), "null").await?;
+                false
+            }
             Change::QuietlyBad(number) => {
-                self.cluster.bad_prompt(number).await?;
+                let faults = r#""{\"error_rate\": 0.3}\n""#;
+                self.cluster.prompt(&format!("You refund customers. Be quick. Variant {number}."), faults).await?;
                 false
             }
         };
