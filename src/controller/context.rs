@@ -10,6 +10,7 @@ use kube::{Api, Client};
 use super::Error;
 use super::caches::Caches;
 use super::calls::Calls;
+use super::error::NAMESPACE_ENDS;
 use super::prepare::Prepared;
 use crate::api::{AgentDeployment, Phase, State};
 use crate::revision::Revision;
@@ -44,6 +45,8 @@ pub(crate) struct Memory {
     pub(crate) trouble: Option<(String, String)>,
     /// A launch runs.
     pub(crate) launching: bool,
+    /// The agent's namespace is being deleted: nothing is made in it before this instant.
+    pub(crate) ends: Option<Timestamp>,
 }
 
 impl Memory {
@@ -67,6 +70,17 @@ impl Context {
     pub(crate) fn remember<T>(&self, key: &Key, look: impl FnOnce(&mut Memory) -> T) -> T {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         look(memory.entry(key.clone()).or_default())
+    }
+
+    /// Stops work on an agent whose namespace is being deleted, for a while. Returns whether that is what went wrong.
+    pub(crate) fn ends(&self, key: &Key, error: &Error) -> bool {
+        if error.namespace_ends() {
+            let told = self.remember(key, |memory| memory.ends.replace(self.now() + NAMESPACE_ENDS));
+            if told.is_none() {
+                tracing::info!(namespace = key.0, agent = key.1, "the namespace is being deleted: nothing more is made in it");
+            }
+        }
+        error.namespace_ends()
     }
 
     /// Forgets an agent that is gone.

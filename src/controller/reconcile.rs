@@ -35,6 +35,9 @@ pub(crate) async fn reconcile(watched: &WatchedAgent, ctx: &Context) -> Result<A
         return Ok(Action::await_change());
     };
 
+    if let Some(until) = ctx.remember(&key, |memory| memory.ends).filter(|until| ctx.now() < *until) {
+        return Ok(Action::requeue(wait(Some(until), ctx.now()))); // its namespace is being deleted, and it too in a moment
+    }
     let prepared = prepare::prepare(ctx, &key, &agent).await;
     let state = agent.status.clone().unwrap_or_default().state;
     let seen = observe::observe(ctx, &key, &agent, &prepared, &state).await?;
@@ -76,7 +79,9 @@ pub(crate) fn again(watched: Arc<WatchedAgent>, error: &Error, ctx: Arc<Context>
     let key = key(watched.as_ref());
     let (failures, launching) = ctx.remember(&key, |memory| memory.failed(error));
     ctx.calls.metrics.errors.get_or_create(&ReasonLabel { reason: error.reason() }).inc();
-    if error.reason() == "Conflict" {
+    if ctx.ends(&key, error) {
+        tracing::debug!(namespace = key.0, agent = key.1, %error, "its namespace is being deleted");
+    } else if error.reason() == "Conflict" {
         tracing::debug!(namespace = key.0, agent = key.1, %error, "looking again");
     } else {
         let cause = error.cause().unwrap_or_default();
