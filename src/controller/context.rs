@@ -77,7 +77,11 @@ impl Context {
         if error.namespace_ends() {
             let told = self.remember(key, |memory| memory.ends.replace(self.now() + NAMESPACE_ENDS));
             if told.is_none() {
-                tracing::info!(namespace = key.0, agent = key.1, "the namespace is being deleted: nothing more is made in it");
+                tracing::info!(
+                    namespace = key.0,
+                    agent = key.1,
+                    "the namespace is being deleted: nothing more is made in it"
+                );
             }
         }
         error.namespace_ends()
