@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 use super::context::Key;
 use crate::api::{AGENT_LABEL, AgentDeployment, REVISION_LABEL};
 use crate::revision;
-use crate::traffic::HTTPRoute;
+use crate::traffic::{self, HTTPRoute};
 
 /// An agent as it is watched: one that cannot be read must not stop the others.
 pub(crate) type WatchedAgent = DeserializeGuard<AgentDeployment>;
@@ -70,6 +70,14 @@ impl Caches {
     pub(crate) fn route(&self, key: &Key) -> Option<HTTPRoute> {
         let route = self.routes.as_ref()?.get(&ObjectRef::new(&key.1).within(&key.0))?;
         route.0.as_ref().ok().cloned()
+    }
+
+    /// The highest epoch that is written on a route or Service.
+    pub(crate) fn highest_epoch(&self) -> i64 {
+        let services = self.services.state().into_iter().filter_map(|object| traffic::epoch(object.annotations()));
+        let routes = self.routes.iter().flat_map(Store::state);
+        let routes = routes.filter_map(|route| traffic::epoch(route.0.as_ref().ok()?.annotations()));
+        services.chain(routes).max().unwrap_or_default()
     }
 
     /// The pods of an agent, with their revisions.

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::events::Recorder;
+use kube::runtime::reflector::store::WriterDropped;
 use kube::{Api, Client};
+use tokio::sync::OnceCell;
 
 use super::Error;
 use super::caches::Caches;
@@ -25,6 +27,8 @@ pub(crate) struct Context {
     pub(crate) sampler: Arc<Sampler>,
     pub(crate) clock: fn() -> Timestamp,
     pub(crate) memory: Mutex<HashMap<Key, Memory>>,
+    /// Our epoch is above all that were written when we began.
+    pub(crate) begun: OnceCell<()>,
 }
 
 /// Namespace and name of an agent.
@@ -66,6 +70,13 @@ impl Memory {
 }
 
 impl Context {
+    /// Waits for the first listing of every watch, and until our epoch is above every one that was found in it.
+    pub(crate) async fn ready(&self) -> Result<(), WriterDropped> {
+        self.caches.ready().await?;
+        self.begun.get_or_init(|| self.calls.leadership.above(self.caches.highest_epoch())).await;
+        Ok(())
+    }
+
     /// What is remembered of an agent, for one short look or change.
     pub(crate) fn remember<T>(&self, key: &Key, look: impl FnOnce(&mut Memory) -> T) -> T {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
