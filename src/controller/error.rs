@@ -37,6 +37,16 @@ pub enum Error {
     /// An object of the agent's name belongs to somebody else.
     #[error("{0} exists and is not Sluice's: rename the agent, or remove that object")]
     Taken(String),
+    /// A leader with a higher epoch wrote the object: it is not for us to change.
+    #[error("{what} was written by a newer leader (epoch {theirs}, ours is {ours})")]
+    Fenced {
+        /// The object.
+        what: String,
+        /// The epoch that is written on it.
+        theirs: i64,
+        /// The epoch that we write under.
+        ours: i64,
+    },
     /// Another process leads.
     #[error("this process does not lead")]
     NotLeading,
@@ -59,7 +69,7 @@ impl Error {
         match self {
             Self::Slow { .. } => "Timeout",
             Self::Api { source, .. } => match source.as_ref() {
-                kube::Error::Api(status) if status.is_conflict() => "Conflict",
+                kube::Error::Api(status) if status.is_conflict() || status.is_already_exists() => "Conflict",
                 kube::Error::Api(status) if namespace_ends(status) => "NamespaceEnds",
                 kube::Error::Api(status) if status.is_forbidden() => "Forbidden",
                 kube::Error::Api(status) if status.is_not_found() => "NotFound",
@@ -68,6 +78,7 @@ impl Error {
             },
             Self::Stale(_) => "Conflict",
             Self::Taken(_) => "NameTaken",
+            Self::Fenced { .. } => "Fenced",
             Self::NotLeading => "NotLeading",
             Self::LostRevision { .. } => "LostRevision",
             Self::Json(..) => "Bug",

@@ -16,6 +16,7 @@ use serde_json::json;
 
 use super::caches::dynamic;
 use super::context::{Context, Key};
+use super::live::Live;
 use super::prepare::Prepared;
 use super::reconcile::key;
 use super::{Error, revisions};
@@ -41,13 +42,14 @@ impl<K> Child for K where
 {
 }
 
-/// Capacity first, then traffic, then what is no longer needed.
+/// Capacity first, then traffic (`None`: it has fallen already), then what is no longer needed.
 pub(crate) async fn perform(
     ctx: &Context,
     agent: &AgentDeployment,
     prepared: &Prepared,
     seen: &Observation,
     step: &Step,
+    live: Option<&Live>,
 ) -> Result<(), Error> {
     let key = key(agent);
     let Some(owner) = Owner::of(agent) else { return Ok(()) };
@@ -55,7 +57,9 @@ pub(crate) async fn perform(
         let revision = revisions::stored(ctx, &key, agent, prepared, hash).await?;
         run(ctx, &key, &owner, &revision, *size).await?;
     }
-    traffic(ctx, agent, prepared, seen, step).await?;
+    if let Some(live) = live {
+        traffic(ctx, agent, prepared, seen, step, live).await?;
+    }
     for hash in ctx.caches.revisions_of(&key.0, &key.1) {
         if !step.wanted.sizes.contains_key(&hash) && !step.wanted.keep.contains(&hash) {
             remove(ctx, &key, &hash).await?;
