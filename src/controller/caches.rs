@@ -114,15 +114,16 @@ pub(crate) fn watch(client: &Client, routes: bool) -> (Controller<WatchedAgent>,
     let controller = controller.watches_stream(stream, |object| owner(&object));
     let (pods, stream) = cached::<Pod>(Api::all(client.clone()), ours.clone());
     let controller = controller.watches_stream(stream, |object| owner(&object));
-    let (config_maps, stream) = cached::<PartialObjectMeta<ConfigMap>>(Api::all(client.clone()), every);
-    let controller = controller.watches_stream(stream, move |object| users_of(&object, &agents));
+    let (config_maps, stream) = cached::<PartialObjectMeta<ConfigMap>>(Api::all(client.clone()), every.clone());
+    let store = agents.clone();
+    let controller = controller.watches_stream(stream, move |object| users_of(&object, &store));
 
     let caches = Caches { deployments, services, pods, config_maps, routes: None, turn: Arc::default() };
     if !routes {
         return (controller, caches);
     }
-    let (routes, stream) = cached::<WatchedRoute>(Api::all(client.clone()), ours);
-    let controller = controller.watches_stream(stream, |object| owner(&object));
+    let (routes, stream) = cached::<WatchedRoute>(Api::all(client.clone()), every); // all: they may claim the same host name
+    let controller = controller.watches_stream(stream, move |object| rivals_of(&object, &agents).chain(owner(&object)));
     (controller, Caches { routes: Some(routes), ..caches })
 }
 
@@ -158,6 +159,21 @@ fn users_of(config_map: &PartialObjectMeta<ConfigMap>, agents: &Store<WatchedAge
     };
     let found = agents.state().into_iter().filter(uses).map(|agent| ObjectRef::from_obj(agent.as_ref()));
     found.chain(owner(config_map)).collect()
+}
+
+/// The agents with a host name of this route: whether theirs is the older one may have changed.
+fn rivals_of(
+    route: &WatchedRoute,
+    agents: &Store<WatchedAgent>,
+) -> impl Iterator<Item = ObjectRef<WatchedAgent>> + use<> {
+    let rival = |agent: &Arc<WatchedAgent>| {
+        let (Ok(agent), Ok(route)) = (&agent.0, &route.0) else { return false };
+        let gateway = agent.spec.traffic.as_ref().and_then(|traffic| traffic.gateway.as_ref());
+        let own = agent.name_any() == route.name_any() && agent.namespace() == route.namespace();
+        !own && gateway.is_some_and(|gateway| traffic::share_a_hostname(&gateway.hostnames, route))
+    };
+    let found = agents.state().into_iter().filter(rival).map(|agent| ObjectRef::from_obj(agent.as_ref()));
+    found.collect::<Vec<_>>().into_iter()
 }
 
 /// The kind of a dynamic object, for its API.

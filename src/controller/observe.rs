@@ -11,6 +11,7 @@ use super::context::{Context, Key};
 use super::live::Live;
 use super::prepare::Prepared;
 use crate::api::{AgentDeployment, DEFAULT_HISTORY, Launch, Phase, State};
+use crate::children::Owner;
 use crate::launch::{CheckName, Decision, GateCheck, Observation, Plan, Pods, Question, Route, TriggerCheck};
 use crate::signals::Watch;
 use crate::traffic::HTTPRoute;
@@ -40,6 +41,7 @@ pub(crate) async fn observe(
         pods: pods(ctx, key),
         route: shares(ctx, key, agent, route),
         service: service.and_then(children::selected_revision),
+        hostname_taken: hostname_taken(ctx, agent, route),
         decision: decision([on_route, on_service], running),
         trouble: ctx.remember(key, |memory| memory.trouble.clone()),
         measured: BTreeMap::new(),
@@ -91,6 +93,15 @@ fn shares(ctx: &Context, key: &Key, agent: &AgentDeployment, route: Option<&HTTP
         }
         None => Route::Missing,
     }
+}
+
+/// Who gets the requests that the agent's route asks for, or will ask for once it is made.
+fn hostname_taken(ctx: &Context, agent: &AgentDeployment, route: Option<&HTTPRoute>) -> Option<String> {
+    let gateway = agent.spec.traffic.as_ref()?.gateway.as_ref()?;
+    let owner = Owner::of(agent)?;
+    let mine = route.map_or_else(|| traffic::render(&owner, gateway), |route| traffic::with_base(route, gateway));
+    let others = ctx.caches.routes.as_ref()?.state();
+    traffic::taken_by(&mine, others.iter().filter_map(|route| route.0.as_ref().ok()))
 }
 
 /// Tells the sampler what a pass wants to know. Only agents that launch are measured.
