@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 use super::context::Key;
 use crate::api::{AGENT_LABEL, AgentDeployment, REVISION_LABEL};
 use crate::revision;
-use crate::traffic::HTTPRoute;
+use crate::traffic::{self, HTTPRoute};
 
 /// An agent as it is watched: one that cannot be read must not stop the others.
 pub(crate) type WatchedAgent = DeserializeGuard<AgentDeployment>;
@@ -72,6 +72,14 @@ impl Caches {
         route.0.as_ref().ok().cloned()
     }
 
+    /// The highest epoch that is written on a route or Service.
+    pub(crate) fn highest_epoch(&self) -> i64 {
+        let services = self.services.state().into_iter().filter_map(|object| traffic::epoch(object.annotations()));
+        let routes = self.routes.iter().flat_map(Store::state);
+        let routes = routes.filter_map(|route| traffic::epoch(route.0.as_ref().ok()?.annotations()));
+        services.chain(routes).max().unwrap_or_default()
+    }
+
     /// The pods of an agent, with their revisions.
     pub(crate) fn pods_of(&self, namespace: &str, agent: &str) -> Vec<(String, Arc<Pod>)> {
         let mine = self.pods.state().into_iter().filter(|object| belongs(object.as_ref(), namespace, agent));
@@ -106,15 +114,16 @@ pub(crate) fn watch(client: &Client, routes: bool) -> (Controller<WatchedAgent>,
     let controller = controller.watches_stream(stream, |object| owner(&object));
     let (pods, stream) = cached::<Pod>(Api::all(client.clone()), ours.clone());
     let controller = controller.watches_stream(stream, |object| owner(&object));
-    let (config_maps, stream) = cached::<PartialObjectMeta<ConfigMap>>(Api::all(client.clone()), every);
-    let controller = controller.watches_stream(stream, move |object| users_of(&object, &agents));
+    let (config_maps, stream) = cached::<PartialObjectMeta<ConfigMap>>(Api::all(client.clone()), every.clone());
+    let store = agents.clone();
+    let controller = controller.watches_stream(stream, move |object| users_of(&object, &store));
 
     let caches = Caches { deployments, services, pods, config_maps, routes: None, turn: Arc::default() };
     if !routes {
         return (controller, caches);
     }
-    let (routes, stream) = cached::<WatchedRoute>(Api::all(client.clone()), ours);
-    let controller = controller.watches_stream(stream, |object| owner(&object));
+    let (routes, stream) = cached::<WatchedRoute>(Api::all(client.clone()), every); // all: they may claim the same host name
+    let controller = controller.watches_stream(stream, move |object| rivals_of(&object, &agents).chain(owner(&object)));
     (controller, Caches { routes: Some(routes), ..caches })
 }
 
@@ -150,6 +159,21 @@ fn users_of(config_map: &PartialObjectMeta<ConfigMap>, agents: &Store<WatchedAge
     };
     let found = agents.state().into_iter().filter(uses).map(|agent| ObjectRef::from_obj(agent.as_ref()));
     found.chain(owner(config_map)).collect()
+}
+
+/// The agents with a host name of this route: whether theirs is the older one may have changed.
+fn rivals_of(
+    route: &WatchedRoute,
+    agents: &Store<WatchedAgent>,
+) -> impl Iterator<Item = ObjectRef<WatchedAgent>> + use<> {
+    let rival = |agent: &Arc<WatchedAgent>| {
+        let (Ok(agent), Ok(route)) = (&agent.0, &route.0) else { return false };
+        let gateway = agent.spec.traffic.as_ref().and_then(|traffic| traffic.gateway.as_ref());
+        let own = agent.name_any() == route.name_any() && agent.namespace() == route.namespace();
+        !own && gateway.is_some_and(|gateway| traffic::share_a_hostname(&gateway.hostnames, route))
+    };
+    let found = agents.state().into_iter().filter(rival).map(|agent| ObjectRef::from_obj(agent.as_ref()));
+    found.collect::<Vec<_>>().into_iter()
 }
 
 /// The kind of a dynamic object, for its API.

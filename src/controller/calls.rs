@@ -8,7 +8,7 @@ use super::leader::Leadership;
 use super::metrics::{Metrics, RequestLabel};
 
 /// No request may take longer: less than a new leader waits after our last renewal.
-const LIMIT: Duration = Duration::from_secs(4);
+pub(super) const LIMIT: Duration = Duration::from_secs(4);
 
 /// What every request needs.
 #[derive(Clone, Debug)]

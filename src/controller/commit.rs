@@ -77,7 +77,9 @@ pub(crate) async fn tell(ctx: &Context, agent: &AgentDeployment, step: &Step) {
         };
         let about = agent.object_ref(&());
         let request = ctx.recorder.publish(&publish, &about);
-        if let Err(error) = ctx.calls.write("create", "Event", &name, request).await {
+        if let Err(error) = ctx.calls.write("create", "Event", &name, request).await
+            && !ctx.ends(&(namespace.clone(), name.clone()), &error)
+        {
             tracing::warn!(namespace, agent = name, launch, %error, "could not publish an Event");
         }
     }

@@ -5,11 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::events::Recorder;
+use kube::runtime::reflector::store::WriterDropped;
 use kube::{Api, Client};
+use tokio::sync::OnceCell;
 
 use super::Error;
 use super::caches::Caches;
 use super::calls::Calls;
+use super::error::NAMESPACE_ENDS;
 use super::prepare::Prepared;
 use crate::api::{AgentDeployment, Phase, State};
 use crate::revision::Revision;
@@ -24,6 +27,8 @@ pub(crate) struct Context {
     pub(crate) sampler: Arc<Sampler>,
     pub(crate) clock: fn() -> Timestamp,
     pub(crate) memory: Mutex<HashMap<Key, Memory>>,
+    /// Our epoch is above all that were written when we began.
+    pub(crate) begun: OnceCell<()>,
 }
 
 /// Namespace and name of an agent.
@@ -44,6 +49,8 @@ pub(crate) struct Memory {
     pub(crate) trouble: Option<(String, String)>,
     /// A launch runs.
     pub(crate) launching: bool,
+    /// The agent's namespace is being deleted: nothing is made in it before this instant.
+    pub(crate) ends: Option<Timestamp>,
 }
 
 impl Memory {
@@ -63,10 +70,32 @@ impl Memory {
 }
 
 impl Context {
+    /// Waits for the first listing of every watch, and until our epoch is above every one that was found in it.
+    pub(crate) async fn ready(&self) -> Result<(), WriterDropped> {
+        self.caches.ready().await?;
+        self.begun.get_or_init(|| self.calls.leadership.above(self.caches.highest_epoch())).await;
+        Ok(())
+    }
+
     /// What is remembered of an agent, for one short look or change.
     pub(crate) fn remember<T>(&self, key: &Key, look: impl FnOnce(&mut Memory) -> T) -> T {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         look(memory.entry(key.clone()).or_default())
+    }
+
+    /// Stops work on an agent whose namespace is being deleted, for a while. Returns whether that is what went wrong.
+    pub(crate) fn ends(&self, key: &Key, error: &Error) -> bool {
+        if error.namespace_ends() {
+            let told = self.remember(key, |memory| memory.ends.replace(self.now() + NAMESPACE_ENDS));
+            if told.is_none() {
+                tracing::info!(
+                    namespace = key.0,
+                    agent = key.1,
+                    "the namespace is being deleted: nothing more is made in it"
+                );
+            }
+        }
+        error.namespace_ends()
     }
 
     /// Forgets an agent that is gone.

@@ -23,7 +23,7 @@ pub(crate) enum Act {
     Create,
     /// It is ours: renew it.
     Renew,
-    /// Its holder is gone: take it over, with this many transitions.
+    /// Its holder is gone, or was our own pod before a restart: take it over, with this many transitions.
     TakeOver(i32),
     /// Somebody else leads.
     Wait,
@@ -56,9 +56,10 @@ impl Elector {
             Some((seen, since)) if *seen == record => *since,
             _ => now,
         };
-        let act = if record.holder == self.identity {
+        let ours = record.holder == self.identity;
+        let act = if ours && self.led_since.is_some() {
             Act::Renew
-        } else if record.holder.is_empty() || now.duration_since(since) >= self.lease {
+        } else if ours || record.holder.is_empty() || now.duration_since(since) >= self.lease {
             Act::TakeOver(record.transitions.saturating_add(1))
         } else {
             Act::Wait
@@ -96,6 +97,15 @@ mod tests {
         let mut elector = Elector::new("a", LEASE, RENEW);
         assert_eq!(elector.step(None, Instant::now()), Act::Create);
         assert_eq!(elector.step(Some(record("", 1, 3)), Instant::now()), Act::TakeOver(4));
+    }
+
+    #[test]
+    fn a_pod_that_was_started_again_leads_at_once_and_under_a_higher_number() {
+        let mut elector = Elector::new("a", LEASE, RENEW);
+        let start = Instant::now();
+        assert_eq!(elector.step(Some(record("a", 7, 3)), start), Act::TakeOver(4));
+        elector.wrote(start);
+        assert_eq!(elector.step(Some(record("a", 8, 4)), start + Duration::from_secs(2)), Act::Renew);
     }
 
     #[test]

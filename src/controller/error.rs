@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::api::clip;
 
+/// An agent in a namespace that is being deleted is looked at again after so long.
+pub(super) const NAMESPACE_ENDS: Duration = Duration::from_mins(1);
+
 /// Why a pass ended early. Everything that was decided is decided again in the next pass.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -34,6 +37,16 @@ pub enum Error {
     /// An object of the agent's name belongs to somebody else.
     #[error("{0} exists and is not Sluice's: rename the agent, or remove that object")]
     Taken(String),
+    /// A leader with a higher epoch wrote the object: it is not for us to change.
+    #[error("{what} was written by a newer leader (epoch {theirs}, ours is {ours})")]
+    Fenced {
+        /// The object.
+        what: String,
+        /// The epoch that is written on it.
+        theirs: i64,
+        /// The epoch that we write under.
+        ours: i64,
+    },
     /// Another process leads.
     #[error("this process does not lead")]
     NotLeading,
@@ -56,7 +69,8 @@ impl Error {
         match self {
             Self::Slow { .. } => "Timeout",
             Self::Api { source, .. } => match source.as_ref() {
-                kube::Error::Api(status) if status.is_conflict() => "Conflict",
+                kube::Error::Api(status) if status.is_conflict() || status.is_already_exists() => "Conflict",
+                kube::Error::Api(status) if namespace_ends(status) => "NamespaceEnds",
                 kube::Error::Api(status) if status.is_forbidden() => "Forbidden",
                 kube::Error::Api(status) if status.is_not_found() => "NotFound",
                 kube::Error::Api(_) => "Refused",
@@ -64,14 +78,23 @@ impl Error {
             },
             Self::Stale(_) => "Conflict",
             Self::Taken(_) => "NameTaken",
+            Self::Fenced { .. } => "Fenced",
             Self::NotLeading => "NotLeading",
             Self::LostRevision { .. } => "LostRevision",
             Self::Json(..) => "Bug",
         }
     }
 
+    /// The namespace is being deleted: nothing can be made in it any more, and the agent goes with it.
+    pub fn namespace_ends(&self) -> bool {
+        self.reason() == "NamespaceEnds"
+    }
+
     /// How long to wait before the next try, after so many failures in a row. A launch is never left alone for long.
     pub fn retry_after(&self, failures: u32, launching: bool) -> Duration {
+        if self.namespace_ends() {
+            return NAMESPACE_ENDS;
+        }
         let start = if self.reason() == "Conflict" { 50 } else { 500 };
         let longest = Duration::from_secs(if launching { 2 } else { 30 });
         Duration::from_millis(start << failures.min(6)).min(longest)
@@ -97,5 +120,39 @@ impl Error {
             }
             _ => None,
         }
+    }
+}
+
+/// Whether the API server refuses to make an object because its namespace is being deleted.
+fn namespace_ends(status: &kube::core::Status) -> bool {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    status.code == 403 && causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(cause: &str) -> Error {
+        let status = serde_json::json!({
+            "status": "Failure", "code": 403, "reason": "Forbidden", "message": "it is being terminated",
+            "details": {"causes": [{"reason": cause, "field": "metadata.namespace", "message": "…"}]},
+        });
+        let source = Box::new(kube::Error::Api(serde_json::from_value(status).unwrap()));
+        Error::Api { verb: "create", what: "ConfigMap a".to_owned(), source }
+    }
+
+    #[test]
+    fn a_namespace_that_ends_is_nobodys_trouble_and_is_left_alone() {
+        let ends = refused("NamespaceTerminating");
+        assert!(ends.namespace_ends());
+        assert_eq!((ends.mend(), ends.retry_after(0, true)), (None, NAMESPACE_ENDS));
+    }
+
+    #[test]
+    fn whatever_else_is_forbidden_is_told_and_tried_again_soon() {
+        let forbidden = refused("Quota");
+        assert_eq!(forbidden.mend().unwrap().0, "Forbidden");
+        assert!(forbidden.retry_after(9, true) <= Duration::from_secs(2));
     }
 }

@@ -2,7 +2,6 @@
 //! from the cluster's state.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -14,37 +13,64 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::calls::LIMIT;
 use super::elector::{Act, Elector, LeaseView};
 
 /// Name of the Lease.
 const NAME: &str = "sluice-controller";
-const LEASE: Duration = Duration::from_secs(15);
-const RENEW_WITHIN: Duration = Duration::from_secs(10);
-const RETRY: Duration = Duration::from_secs(2);
-const CALL: Duration = Duration::from_secs(4);
+// A canary loses its weight within 20 s after a leader is gone without a word. In the worst case its last renewal is seen
+// RETRY late, stood still for LEASE, is found so RETRY late, and the new leader needs 2 s to list and judge: 17 s.
+const LEASE: Duration = Duration::from_secs(12);
+const RENEW_WITHIN: Duration = Duration::from_secs(7);
+const RETRY: Duration = Duration::from_millis(1500);
+const CALL: Duration = Duration::from_secs(2);
+const _: () = assert!(
+    RENEW_WITHIN.as_millis() + LIMIT.as_millis() < LEASE.as_millis(),
+    "the last request of a leader must end before another may lead"
+);
 
 /// What the rest of the process knows about leadership.
 #[derive(Clone, Debug)]
 pub struct Leadership {
-    until: watch::Receiver<Option<Instant>>,
-    epoch: Arc<AtomicI64>,
+    reign: watch::Receiver<Reign>,
+    /// The highest epoch that was found on an object.
+    found: Arc<watch::Sender<i64>>,
+}
+
+/// Until when we lead, if we do, and under which number.
+#[derive(Clone, Copy, Debug, Default)]
+struct Reign {
+    until: Option<Instant>,
+    epoch: i64,
 }
 
 impl Leadership {
     /// Whether we lead at this instant: asked before every write.
     pub fn holds(&self) -> bool {
-        self.until.borrow().is_some_and(|until| Instant::now() < until)
+        self.reign.borrow().until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// The number of this reign: one more than the Lease's transitions. It is written with every weight.
+    /// The number of this reign: above the Lease's transitions and every epoch that was found. It is written with every weight.
     pub fn epoch(&self) -> i64 {
-        self.epoch.load(Ordering::Relaxed)
+        self.reign.borrow().epoch
     }
 
     /// Waits until we lead.
     pub async fn acquired(&mut self) {
         // An error means that the candidate is gone, and with it the process: nobody is left to wait.
-        let _ = self.until.wait_for(Option::is_some).await;
+        let _ = self.reign.wait_for(|reign| reign.until.is_some()).await;
+    }
+
+    /// Tells of an epoch that an object carries. Ours rises above it only with a write of the Lease, which proves that we
+    /// lead still: a deposed leader stays below.
+    pub fn heard_of(&self, epoch: i64) {
+        self.found.send_if_modified(|highest| std::mem::replace(highest, epoch.max(*highest)) < epoch);
+    }
+
+    /// Waits until our epoch is above one that was found, or until we lead no more.
+    pub async fn above(&self, epoch: i64) {
+        self.heard_of(epoch);
+        let _ = self.reign.clone().wait_for(|reign| reign.epoch > epoch || reign.until.is_none()).await;
     }
 }
 
@@ -56,47 +82,54 @@ pub fn stand(
     stop: CancellationToken,
     lost: CancellationToken,
 ) -> (Leadership, tokio::task::JoinHandle<()>) {
-    let (sender, until) = watch::channel(None);
-    let epoch = Arc::new(AtomicI64::new(0));
+    let (sender, reign) = watch::channel(Reign::default());
+    let found = Arc::new(watch::channel(0).0);
     let candidate = Candidate {
         leases: Api::namespaced(client, namespace),
         elector: Elector::new(identity, LEASE, RENEW_WITHIN),
         identity: identity.to_owned(),
-        until: sender,
-        epoch: epoch.clone(),
+        reign: sender,
+        found: found.clone(),
     };
-    (Leadership { until, epoch }, tokio::spawn(candidate.run(stop, lost)))
+    (Leadership { reign, found }, tokio::spawn(candidate.run(stop, lost)))
 }
 
 struct Candidate {
     leases: Api<Lease>,
     elector: Elector,
     identity: String,
-    until: watch::Sender<Option<Instant>>,
-    epoch: Arc<AtomicI64>,
+    reign: watch::Sender<Reign>,
+    found: Arc<watch::Sender<i64>>,
 }
 
 impl Candidate {
     async fn run(mut self, stop: CancellationToken, lost: CancellationToken) {
+        let mut found = self.found.subscribe();
         while !stop.is_cancelled() {
+            found.mark_unchanged();
             if let Err(error) = self.turn().await {
                 tracing::warn!(%error, "could not keep the Lease");
             }
             let until = self.elector.leads_until(Instant::now());
-            let led = self.until.borrow().is_some();
-            self.until.send_replace(until);
+            let led = self.reign.borrow().until.is_some();
+            self.reign.send_modify(|reign| reign.until = until);
             if led && until.is_none() {
                 tracing::error!("lost the Lease: stopping");
                 lost.cancel();
                 return;
             }
-            tokio::select! { () = tokio::time::sleep(RETRY) => {}, () = stop.cancelled() => {} }
+            tokio::select! {
+                () = tokio::time::sleep(RETRY) => {}
+                _ = found.changed() => {} // an object carries a higher epoch than ours
+                () = stop.cancelled() => {}
+            }
         }
         self.release().await;
     }
 
     /// One read, one decision, one guarded write.
     async fn turn(&mut self) -> Result<(), LeaseError> {
+        let highest = i32::try_from(*self.found.borrow()).unwrap_or(i32::MAX - 1);
         let found = timeout(CALL, self.leases.get_opt(NAME)).await??;
         let begun = Instant::now();
         let act = self.elector.step(found.as_ref().map(view), begun);
@@ -106,6 +139,7 @@ impl Candidate {
             (Act::Renew, Some(lease)) => view(lease).transitions,
             (Act::Create | Act::Renew, _) => 0,
         };
+        let transitions = transitions.max(highest); // a Lease that was made anew does not begin at 1 again
         let lease = self.lease(found.as_ref(), transitions, &self.identity);
         let params = PostParams::default();
         match found {
@@ -113,9 +147,10 @@ impl Candidate {
             Some(_) => timeout(CALL, self.leases.replace(NAME, &params, &lease)).await??,
         };
         self.elector.wrote(begun);
-        self.epoch.store(i64::from(transitions) + 1, Ordering::Relaxed);
-        if act != Act::Renew {
-            tracing::info!(epoch = transitions + 1, "leading");
+        let (epoch, before) = (i64::from(transitions) + 1, self.reign.borrow().epoch);
+        self.reign.send_modify(|reign| reign.epoch = epoch);
+        if epoch != before {
+            tracing::info!(epoch, "leading");
         }
         Ok(())
     }

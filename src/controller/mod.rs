@@ -11,6 +11,7 @@ mod context;
 mod elector;
 mod error;
 mod leader;
+mod live;
 mod metrics;
 mod observe;
 mod perform;

@@ -3,33 +3,35 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Pod, Service};
-use kube::runtime::reflector::ObjectRef;
-use kube::{Api, ResourceExt};
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
 
 use super::Error;
 use super::context::{Context, Key};
+use super::live::Live;
 use super::prepare::Prepared;
 use crate::api::{AgentDeployment, DEFAULT_HISTORY, Launch, Phase, State};
+use crate::children::Owner;
 use crate::launch::{CheckName, Decision, GateCheck, Observation, Plan, Pods, Question, Route, TriggerCheck};
 use crate::signals::Watch;
 use crate::traffic::HTTPRoute;
 use crate::{children, traffic};
 
-/// Reads the caches; what moves traffic is read from the API server itself while a launch runs.
+/// Reads the caches; what moves traffic is read from the API server itself while a launch runs, and handed on.
 pub(crate) async fn observe(
     ctx: &Context,
     key: &Key,
     agent: &AgentDeployment,
     prepared: &Prepared,
     state: &State,
-) -> Result<Observation, Error> {
+) -> Result<(Observation, Live), Error> {
     let spec = &agent.spec;
     let running = state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
-    let (service, route) = if running.is_some() { live(ctx, key).await? } else { cached(ctx, key) };
-    let (service, route) = (service.filter(|it| ours(it, agent)), route.filter(|it| ours(it, agent)));
-    let on_service = service.as_ref().and_then(|service| traffic::decision(service.annotations()));
-    let on_route = route.as_ref().and_then(|route| traffic::decision(route.annotations()));
+    let live = if running.is_some() { Live::fresh(ctx, key).await? } else { Live::cached(ctx, key) };
+    let service = live.service.as_ref().filter(|it| ours(*it, agent));
+    let route = live.route.as_ref().filter(|it| ours(*it, agent));
+    let on_service = service.and_then(|service| traffic::decision(service.annotations()));
+    let on_route = route.and_then(|route| traffic::decision(route.annotations()));
     let mut seen = Observation {
         agent: key.1.clone(),
         wanted: prepared.wanted.clone(),
@@ -37,32 +39,16 @@ pub(crate) async fn observe(
         paused: spec.paused.unwrap_or(false),
         history_limit: usize::try_from(spec.revision_history_limit.unwrap_or(DEFAULT_HISTORY)).unwrap_or(1),
         pods: pods(ctx, key),
-        route: shares(ctx, key, agent, route.as_ref()),
-        service: service.as_ref().and_then(children::selected_revision),
+        route: shares(ctx, key, agent, route),
+        service: service.and_then(children::selected_revision),
+        hostname_taken: hostname_taken(ctx, agent, route),
         decision: decision([on_route, on_service], running),
         trouble: ctx.remember(key, |memory| memory.trouble.clone()),
         measured: BTreeMap::new(),
     };
     ask(ctx, key, prepared, state, &seen); // the answers below are judged by the pods that are ready now
     seen.measured = ctx.sampler.latest(key);
-    Ok(seen)
-}
-
-/// The agent's Service and route as the watches hold them.
-fn cached(ctx: &Context, key: &Key) -> (Option<Service>, Option<HTTPRoute>) {
-    let service = ctx.caches.services.get(&ObjectRef::new(&key.1).within(&key.0));
-    (service.map(|service| service.as_ref().clone()), ctx.caches.route(key))
-}
-
-/// The agent's Service and route as the API server holds them: a launch ends on nothing older.
-async fn live(ctx: &Context, key: &Key) -> Result<(Option<Service>, Option<HTTPRoute>), Error> {
-    let services = Api::<Service>::namespaced(ctx.client.clone(), &key.0);
-    let service = ctx.calls.read("Service", &key.1, services.get_opt(&key.1)).await?;
-    if ctx.caches.routes.is_none() {
-        return Ok((service, None));
-    }
-    let routes = Api::<HTTPRoute>::namespaced(ctx.client.clone(), &key.0);
-    Ok((service, ctx.calls.read("HTTPRoute", &key.1, routes.get_opt(&key.1)).await?))
+    Ok((seen, live))
 }
 
 /// Not an object that a former agent of the same name left behind.
@@ -107,6 +93,15 @@ fn shares(ctx: &Context, key: &Key, agent: &AgentDeployment, route: Option<&HTTP
         }
         None => Route::Missing,
     }
+}
+
+/// Who gets the requests that the agent's route asks for, or will ask for once it is made.
+fn hostname_taken(ctx: &Context, agent: &AgentDeployment, route: Option<&HTTPRoute>) -> Option<String> {
+    let gateway = agent.spec.traffic.as_ref()?.gateway.as_ref()?;
+    let owner = Owner::of(agent)?;
+    let mine = route.map_or_else(|| traffic::render(&owner, gateway), |route| traffic::with_base(route, gateway));
+    let others = ctx.caches.routes.as_ref()?.state();
+    traffic::taken_by(&mine, others.iter().filter_map(|route| route.0.as_ref().ok()))
 }
 
 /// Tells the sampler what a pass wants to know. Only agents that launch are measured.

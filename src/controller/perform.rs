@@ -1,6 +1,8 @@
 //! Makes the cluster what the core wants: the only writes to what an agent owns. Each write is idempotent, each object
 //! that is right already is left alone.
 
+use std::fmt::Debug;
+
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
 use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount, ServiceSpec};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -8,10 +10,13 @@ use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::NamespaceResourceScope;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::caches::dynamic;
 use super::context::{Context, Key};
+use super::live::Live;
 use super::prepare::Prepared;
 use super::reconcile::key;
 use super::{Error, revisions};
@@ -26,13 +31,25 @@ pub(crate) use super::traffic::traffic;
 /// Field manager of everything that an agent owns whole.
 pub(crate) const FIELD_MANAGER: &str = "sluice";
 
-/// Capacity first, then traffic, then what is no longer needed.
+/// A kind of which an agent owns objects.
+pub(super) trait Child:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned
+{
+}
+
+impl<K> Child for K where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned
+{
+}
+
+/// Capacity first, then traffic (`None`: it has fallen already), then what is no longer needed.
 pub(crate) async fn perform(
     ctx: &Context,
     agent: &AgentDeployment,
     prepared: &Prepared,
     seen: &Observation,
     step: &Step,
+    live: Option<&Live>,
 ) -> Result<(), Error> {
     let key = key(agent);
     let Some(owner) = Owner::of(agent) else { return Ok(()) };
@@ -40,7 +57,9 @@ pub(crate) async fn perform(
         let revision = revisions::stored(ctx, &key, agent, prepared, hash).await?;
         run(ctx, &key, &owner, &revision, *size).await?;
     }
-    traffic(ctx, agent, prepared, seen, step).await?;
+    if let Some(live) = live {
+        traffic(ctx, agent, prepared, seen, step, live).await?;
+    }
     for hash in ctx.caches.revisions_of(&key.0, &key.1) {
         if !step.wanted.sizes.contains_key(&hash) && !step.wanted.keep.contains(&hash) {
             remove(ctx, &key, &hash).await?;
@@ -125,14 +144,7 @@ fn edited_by_others(deployment: &DynamicObject) -> bool {
 }
 
 /// Server-side apply of an object that we own whole.
-pub(super) async fn apply<K>(ctx: &Context, key: &Key, kind: &'static str, object: &K) -> Result<K, Error>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + std::fmt::Debug
-        + serde::Serialize
-        + serde::de::DeserializeOwned,
-{
+pub(super) async fn apply<K: Child>(ctx: &Context, key: &Key, kind: &'static str, object: &K) -> Result<K, Error> {
     let api = Api::<K>::namespaced(ctx.client.clone(), &key.0);
     let name = object.name_any();
     let params = PatchParams::apply(FIELD_MANAGER).force();
@@ -141,14 +153,7 @@ where
 }
 
 /// Creates an object that never changes; one that is there already is right.
-async fn create<K>(ctx: &Context, key: &Key, kind: &'static str, object: &K) -> Result<(), Error>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + std::fmt::Debug
-        + serde::Serialize
-        + serde::de::DeserializeOwned,
-{
+async fn create<K: Child>(ctx: &Context, key: &Key, kind: &'static str, object: &K) -> Result<(), Error> {
     let api = Api::<K>::namespaced(ctx.client.clone(), &key.0);
     let (name, params) = (object.name_any(), PostParams::default());
     match ctx.calls.write("create", kind, &name, api.create(&params, object)).await {
@@ -179,13 +184,7 @@ async fn remove(ctx: &Context, key: &Key, hash: &str) -> Result<(), Error> {
     Ok(())
 }
 
-async fn delete<K>(ctx: &Context, key: &Key, kind: &'static str, name: &str) -> Result<(), Error>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + std::fmt::Debug
-        + serde::de::DeserializeOwned,
-{
+async fn delete<K: Child>(ctx: &Context, key: &Key, kind: &'static str, name: &str) -> Result<(), Error> {
     let api = Api::<K>::namespaced(ctx.client.clone(), &key.0);
     match ctx.calls.write("delete", kind, name, api.delete(name, &DeleteParams::background())).await {
         Err(Error::Api { source, .. }) if matches!(source.as_ref(), kube::Error::Api(s) if s.is_not_found()) => Ok(()),

@@ -65,8 +65,10 @@ pub(crate) async fn prepare(ctx: &Context, key: &Key, agent: &AgentDeployment) -
     let fresh = match computed.unwrap_or_else(|_| Err(limit())) {
         Ok(fresh) => fresh,
         Err(error) => {
-            let cause = error.cause().unwrap_or_default();
-            tracing::warn!(namespace = key.0, agent = key.1, %error, cause, "the wanted revision cannot be known");
+            if !ctx.ends(key, &error) {
+                let cause = error.cause().unwrap_or_default();
+                tracing::warn!(namespace = key.0, agent = key.1, %error, cause, "the wanted revision cannot be known");
+            }
             unreadable(ctx, agent, inputs, &error)
         }
     };
@@ -186,6 +188,7 @@ async fn try_out(
     let (name, trial) = (revision.name(), Patch::Apply(&trial));
     match ctx.calls.write("dry-run", "Deployment", &name, api.patch(&name, &strict, &trial)).await {
         Ok(_) => Ok(known),
+        Err(error) if error.namespace_ends() => Err(error), // no fault of the template
         Err(Error::Api { source, .. }) => match *source {
             kube::Error::Api(status) if [400, 403, 422, 500].contains(&status.code) => {
                 let message = clip(&format!("Kubernetes refuses the template: {}", status.message), 512);

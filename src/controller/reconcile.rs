@@ -18,7 +18,7 @@ const RESYNC: Duration = Duration::from_mins(30);
 
 /// Waits for the first listing of every watch: what is not cached yet must not look like what is not there.
 pub(crate) async fn reconcile_when_ready(watched: Arc<WatchedAgent>, ctx: Arc<Context>) -> Result<Action, Error> {
-    if ctx.caches.ready().await.is_err() {
+    if ctx.ready().await.is_err() {
         return Ok(Action::requeue(Duration::from_secs(1))); // the watches are ending: the process stops
     }
     Box::pin(reconcile(&watched, &ctx)).await
@@ -35,18 +35,21 @@ pub(crate) async fn reconcile(watched: &WatchedAgent, ctx: &Context) -> Result<A
         return Ok(Action::await_change());
     };
 
+    if let Some(until) = ctx.remember(&key, |memory| memory.ends).filter(|until| ctx.now() < *until) {
+        return Ok(Action::requeue(wait(Some(until), ctx.now()))); // its namespace is being deleted, and it too in a moment
+    }
     let prepared = prepare::prepare(ctx, &key, &agent).await;
     let state = agent.status.clone().unwrap_or_default().state;
-    let seen = observe::observe(ctx, &key, &agent, &prepared, &state).await?;
+    let (seen, live) = observe::observe(ctx, &key, &agent, &prepared, &state).await?;
     let now = ctx.now();
     let step = launch::step(&prepared.plan, &state, &seen, now);
     observe::ask(ctx, &key, &prepared, &step.state, &seen);
 
-    let fallen =
-        if step.wanted.falling { perform::traffic(ctx, &agent, &prepared, &seen, &step).await } else { Ok(()) };
+    let falling = step.wanted.falling;
+    let fallen = if falling { perform::traffic(ctx, &agent, &prepared, &seen, &step, &live).await } else { Ok(()) };
     commit::commit(ctx, &agent, &seen, &step, now).await?; // a decision whose write failed is remembered all the same
     let performed = match fallen {
-        Ok(()) => perform::perform(ctx, &agent, &prepared, &seen, &step).await,
+        Ok(()) => perform::perform(ctx, &agent, &prepared, &seen, &step, (!falling).then_some(&live)).await,
         failed => failed,
     };
     commit::tell(ctx, &agent, &step).await;
@@ -76,7 +79,9 @@ pub(crate) fn again(watched: Arc<WatchedAgent>, error: &Error, ctx: Arc<Context>
     let key = key(watched.as_ref());
     let (failures, launching) = ctx.remember(&key, |memory| memory.failed(error));
     ctx.calls.metrics.errors.get_or_create(&ReasonLabel { reason: error.reason() }).inc();
-    if error.reason() == "Conflict" {
+    if ctx.ends(&key, error) {
+        tracing::debug!(namespace = key.0, agent = key.1, %error, "its namespace is being deleted");
+    } else if error.reason() == "Conflict" {
         tracing::debug!(namespace = key.0, agent = key.1, %error, "looking again");
     } else {
         let cause = error.cause().unwrap_or_default();

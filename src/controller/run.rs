@@ -13,7 +13,7 @@ use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Client, discovery};
 use prometheus_client::registry::Registry;
-use tokio::sync::mpsc;
+use tokio::sync::{OnceCell, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::calls::Calls;
@@ -128,6 +128,7 @@ impl Work {
             sampler,
             clock: Timestamp::now,
             memory: Mutex::default(),
+            begun: OnceCell::new(),
         });
         let wakes = futures::stream::unfold(woken, |mut woken| async {
             let (namespace, name): (String, String) = woken.recv().await?;

@@ -1,15 +1,20 @@
 //! Moves the traffic: the agent's HTTPRoute and the agent's Service, each in one guarded write that carries its reason.
 //!
-//! On the way up the agent and the object are read afresh first, and a decision that is written on the object stands. On
-//! the way down neither waits for the other, and nothing is asked that the write itself does not need.
+//! On the way up the agent is read afresh first, a decision that is written on the object stands, and the object's own
+//! version proves that it was read afresh too. On the way down neither waits for the other, nothing is asked that the
+//! write itself does not need, and a write that loses a race is made again at once. What a leader with a higher epoch
+//! wrote is left alone, always.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use super::context::{Context, Key};
+use super::live::{self, Live};
 use super::perform::{FIELD_MANAGER, same_service};
 use super::prepare::Prepared;
 use super::reconcile::key;
@@ -17,7 +22,11 @@ use super::{Error, revisions};
 use crate::api::{AgentDeployment, Phase};
 use crate::children::{self, Owner};
 use crate::launch::{Decision, Observation, Route, Shares, Step};
+use crate::revision::Revision;
 use crate::traffic::{self, HTTPRoute, Mark};
+
+/// A write that takes traffic away loses so many races in one pass: somebody writes the same object all the time.
+const RACES: u32 = 5;
 
 /// Gives the traffic to whom the core wants it to be given.
 pub(crate) async fn traffic(
@@ -26,11 +35,22 @@ pub(crate) async fn traffic(
     prepared: &Prepared,
     seen: &Observation,
     step: &Step,
+    live: &Live,
 ) -> Result<(), Error> {
     let Some(owner) = Owner::of(agent) else { return Ok(()) };
-    let on_route = route(ctx, agent, &owner, seen, step).await;
-    let on_service = service(ctx, agent, &owner, prepared, step).await;
+    let on_route = route(ctx, agent, &owner, seen, step, live).await;
+    let on_service = service(ctx, agent, &owner, prepared, step, live).await;
     on_route.and(on_service)
+}
+
+/// Refuses to write over a leader with a higher epoch. The admission policy does the same for who does not ask.
+fn fence(ctx: &Context, what: String, found: &BTreeMap<String, String>) -> Result<(), Error> {
+    let (theirs, ours) = (traffic::epoch(found).unwrap_or_default(), ctx.calls.leadership.epoch());
+    if theirs <= ours {
+        return Ok(());
+    }
+    ctx.calls.leadership.heard_of(theirs); // if we lead all the same, our epoch rises above it with the next renewal
+    Err(Error::Fenced { what, theirs, ours })
 }
 
 /// What is written together with a weight.
@@ -41,22 +61,53 @@ fn mark<'a>(ctx: &Context, step: &'a Step) -> Mark<'a> {
     Mark { epoch: ctx.calls.leadership.epoch(), launch, decision }
 }
 
-/// The HTTPRoute: created at rest, then edited in place, and removed when the spec asks for none and nobody is split.
+/// The HTTPRoute: as it was handed on, or read now if it is not as it should be.
 async fn route(
     ctx: &Context,
     agent: &AgentDeployment,
     owner: &Owner,
     seen: &Observation,
     step: &Step,
+    live: &Live,
 ) -> Result<(), Error> {
     let key = key(agent);
     let gateway = agent.spec.traffic.as_ref().and_then(|traffic| traffic.gateway.as_ref());
-    if ctx.caches.routes.is_none() || (gateway.is_none() && ctx.caches.route(&key).is_none()) {
+    if ctx.caches.routes.is_none() || (gateway.is_none() && live.route.is_none() && ctx.caches.route(&key).is_none()) {
         return Ok(()); // `observe` tells when a route is asked for that cannot be
     }
+    let right = |cached: &HTTPRoute| {
+        let Some((gateway, shares)) = gateway.zip(step.wanted.shares.as_ref()) else { return false };
+        let based = traffic::with_base(cached, gateway);
+        owner.controls(cached) && reshared(based, &key.1, shares, &mark(ctx, step)).spec == cached.spec
+    };
+    let mut found = match &live.route {
+        Some(cached) if !live.fresh && right(cached) => return Ok(()),
+        _ if live.fresh => live.route.clone(),
+        _ => live::route(ctx, &key).await?,
+    };
+    for _ in 0..RACES {
+        match write_route(ctx, agent, owner, seen, step, found).await {
+            Err(error) if step.wanted.falling && error.reason() == "Conflict" => found = live::route(ctx, &key).await?,
+            done => return done,
+        }
+    }
+    Err(Error::Stale(format!("HTTPRoute {}", key.1)))
+}
+
+/// Writes the HTTPRoute: created at rest, then edited in place, and removed when the spec asks for none and nobody is split.
+async fn write_route(
+    ctx: &Context,
+    agent: &AgentDeployment,
+    owner: &Owner,
+    seen: &Observation,
+    step: &Step,
+    found: Option<HTTPRoute>,
+) -> Result<(), Error> {
+    let key = key(agent);
+    let gateway = agent.spec.traffic.as_ref().and_then(|traffic| traffic.gateway.as_ref());
     let api = Api::<HTTPRoute>::namespaced(ctx.client.clone(), &key.0);
     let name = key.1.as_str();
-    let (live, gateway) = match (ctx.calls.read("HTTPRoute", name, api.get_opt(name)).await?, gateway) {
+    let (live, gateway) = match (found, gateway) {
         (None, None) => return Ok(()),
         (None, Some(_)) if seen.service.is_none() => return Ok(()), // a host name is claimed when somebody serves it
         (None, Some(gateway)) => {
@@ -76,6 +127,7 @@ async fn route(
     }
     let at_rest = found == Some(Shares::AtRest);
     if gateway.is_none() && at_rest && *shares == Shares::AtRest {
+        fence(ctx, format!("HTTPRoute {name}"), live.annotations())?;
         return remove(ctx, &key, &live).await;
     }
     let based = gateway.map_or_else(|| live.clone(), |gateway| traffic::with_base(&live, gateway));
@@ -84,6 +136,7 @@ async fn route(
         return Ok(());
     }
     let stable = step.state.stable.as_ref().map(|stable| stable.revision.as_str());
+    fence(ctx, format!("HTTPRoute {name}"), live.annotations())?;
     let share = |route: &HTTPRoute| traffic::canary_share(route, name, stable);
     if share(&edited) > share(&live) {
         may_rise(ctx, agent, step, traffic::decision(live.annotations()).as_ref()).await?;
@@ -134,70 +187,85 @@ async fn may_rise(
     if same { Ok(()) } else { Err(Error::Stale(format!("AgentDeployment {}", key.1))) }
 }
 
-/// The agent's Service: it selects the stable revision, and moves when the canary has all the traffic.
+/// The agent's Service: as it was handed on, or read now if it is not as it should be.
 async fn service(
     ctx: &Context,
     agent: &AgentDeployment,
     owner: &Owner,
     prepared: &Prepared,
     step: &Step,
+    live: &Live,
 ) -> Result<(), Error> {
     let key = key(agent);
-    let name = key.1.as_str();
     let launching = step.state.launch.as_ref().is_some_and(|launch| launch.phase != Phase::Complete);
-    let wanted = step.wanted.service.as_deref();
-    let revision = match wanted {
+    let revision = match step.wanted.service.as_deref() {
         Some(hash) => revisions::stored(ctx, &key, agent, prepared, hash).await.map(Some),
         None => Ok(None),
     };
     let right = |live: &Service| match &revision {
         Ok(revision) => same_service(live, &children::agent_service(owner, revision.as_deref(), [].into())),
-        Err(_) => children::selected_revision(live).as_deref() == wanted,
+        Err(_) => children::selected_revision(live) == step.wanted.service,
     };
-    let cached = ctx.caches.services.get(&ObjectRef::new(name).within(&key.0));
-    if !launching && cached.is_some_and(|cached| owner.controls(cached.as_ref()) && right(&cached)) {
-        return Ok(());
-    }
-    let api = Api::<Service>::namespaced(ctx.client.clone(), &key.0);
-    let live = ctx.calls.read("Service", name, api.get_opt(name)).await?;
-    let falls = |live: &Service| step.wanted.falling && children::selected_revision(live).is_some();
-    if live.as_ref().is_some_and(|live| !owner.controls(live) && !falls(live)) {
-        return Err(Error::Taken(format!("Service {name}"))); // even one that is right: no watch tells when it changes
-    }
-    if live.as_ref().is_some_and(&right) {
-        return Ok(());
-    }
-    let stable = step.state.stable.as_ref().map(|stable| stable.revision.as_str());
-    if wanted.is_some() && wanted != stable {
-        let written = live.as_ref().and_then(|service| traffic::decision(service.annotations()));
-        may_rise(ctx, agent, step, written.as_ref()).await?;
-    }
-    let marks = mark(ctx, step).annotations();
-    let revision = match revision {
-        Ok(revision) => revision,
-        Err(error) => return turn_back(&api, ctx, &key, wanted, live.is_some(), marks, error).await,
+    let mut found = match &live.service {
+        Some(cached) if !live.fresh && !launching && owner.controls(cached) && right(cached) => return Ok(()),
+        Some(read) if live.fresh => Some(read.clone()),
+        _ => live::service(ctx, &key).await?, // no version guards a Service that is made: that it is absent is read last
     };
-    let mut service = children::agent_service(owner, revision.as_deref(), marks);
-    service.metadata.resource_version = live.and_then(|live| live.metadata.resource_version);
-    let params = PatchParams::apply(FIELD_MANAGER).force();
-    let write = async { api.patch(name, &params, &Patch::Apply(&service)).await };
-    ctx.calls.write("patch", "Service", name, write).await.map(drop)
+    for _ in 0..RACES {
+        let falls = |live: &Service| step.wanted.falling && children::selected_revision(live).is_some();
+        if found.as_ref().is_some_and(|live| !owner.controls(live) && !falls(live)) {
+            return Err(Error::Taken(format!("Service {}", key.1))); // even one that is right: no watch tells when it changes
+        }
+        if found.as_ref().is_some_and(&right) {
+            return Ok(());
+        }
+        if found.is_none() && revision.is_err() {
+            break;
+        }
+        match write_service(ctx, agent, owner, step, found.as_ref(), &revision).await {
+            Err(error) if step.wanted.falling && error.reason() == "Conflict" => {
+                found = live::service(ctx, &key).await?
+            }
+            done => return done,
+        }
+    }
+    Err(revision.err().unwrap_or_else(|| Error::Stale(format!("Service {}", key.1))))
 }
 
-/// Stable's stored contents cannot be read: its pods are there all the same, and the Service is turned to them.
-async fn turn_back(
-    api: &Api<Service>,
+/// Writes the agent's Service: it selects the stable revision, and moves when the canary has all the traffic.
+async fn write_service(
     ctx: &Context,
-    key: &Key,
-    wanted: Option<&str>,
-    exists: bool,
-    marks: std::collections::BTreeMap<String, String>,
-    error: Error,
+    agent: &AgentDeployment,
+    owner: &Owner,
+    step: &Step,
+    live: Option<&Service>,
+    revision: &Result<Option<Arc<Revision>>, Error>,
 ) -> Result<(), Error> {
-    let Some(wanted) = wanted.filter(|_| exists) else { return Err(error) };
-    let selector = children::selector(&key.1, Some(wanted));
-    let body = json!({"metadata": {"annotations": marks}, "spec": {"selector": selector}});
-    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-    let write = async { api.patch(&key.1, &params, &Patch::Merge(&body)).await };
-    ctx.calls.write("patch", "Service", &key.1, write).await.map(drop)
+    let key = key(agent);
+    let name = key.1.as_str();
+    let written = live.map(|service| service.annotations().clone()).unwrap_or_default();
+    fence(ctx, format!("Service {name}"), &written)?;
+    let stable = step.state.stable.as_ref().map(|stable| &stable.revision);
+    if step.wanted.service.is_some() && step.wanted.service.as_ref() != stable {
+        may_rise(ctx, agent, step, traffic::decision(&written).as_ref()).await?;
+    }
+    let version = live.and_then(|live| live.metadata.resource_version.clone());
+    let marks = mark(ctx, step).annotations();
+    let api = Api::<Service>::namespaced(ctx.client.clone(), &key.0);
+    let (params, patch) = match revision {
+        Ok(revision) => {
+            let mut service = children::agent_service(owner, revision.as_deref(), marks);
+            service.metadata.resource_version = version;
+            (PatchParams::apply(FIELD_MANAGER).force(), Patch::Apply(json!(service)))
+        }
+        // Stable's stored contents cannot be read: its pods are there all the same, and the Service is turned to them.
+        Err(_) => {
+            let selector = children::selector(name, step.wanted.service.as_deref());
+            let metadata = json!({"annotations": marks, "resourceVersion": version});
+            let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+            (params, Patch::Merge(json!({"metadata": metadata, "spec": {"selector": selector}})))
+        }
+    };
+    let write = async { api.patch(name, &params, &patch).await };
+    ctx.calls.write("patch", "Service", name, write).await.map(drop)
 }

@@ -182,6 +182,9 @@ fn held_forward(launch: &Launch, seen: &Observation) -> Option<String> {
     if launch.held {
         return Some(waiting_for(launch));
     }
+    if let Some(taken) = &seen.hostname_taken {
+        return Some(format!("held: {taken}")); // whatever the canary did, its metrics would not show it
+    }
     if seen.paused {
         return Some("paused".to_owned());
     }

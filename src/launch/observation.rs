@@ -27,6 +27,8 @@ pub struct Observation {
     pub service: Option<String>,
     /// A decision that was written on the route or the Service together with a weight.
     pub decision: Option<Decision>,
+    /// Another route gets the requests that the agent's route asks for: which, and the mend.
+    pub hostname_taken: Option<String>,
     /// What the last pass could not do and a person must mend: a word for conditions, and the mend.
     pub trouble: Option<(String, String)>,
     /// What the metrics say of the canary, by gate (of the current stage) and by trigger.

@@ -141,6 +141,9 @@ fn problem(state: &State, seen: &Observation) -> Option<(String, String)> {
     if let Some(trouble) = &seen.trouble {
         return Some(trouble.clone());
     }
+    if let Some(taken) = &seen.hostname_taken {
+        return Some(("HostnameTaken".to_owned(), taken.clone()));
+    }
     if let Route::Unusable(why) = &seen.route {
         return Some(("RouteUnusable".to_owned(), why.clone()));
     }

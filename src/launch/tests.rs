@@ -106,6 +106,7 @@ impl Sim {
                 route: Route::Seen { shares: Shares::AtRest, programmed: Programmed::Yes },
                 service: None,
                 decision: None,
+                hostname_taken: None,
                 trouble: None,
                 measured: BTreeMap::new(),
             },

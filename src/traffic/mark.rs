@@ -24,6 +24,9 @@ pub(super) const KEYS: [&str; 6] = [
     annotations::EPOCH,
 ];
 
+/// No epoch is higher; the admission policy of the chart takes nine digits too.
+const HIGHEST_EPOCH: i64 = 999_999_999;
+
 /// Who writes a weight, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark<'a> {
@@ -72,9 +75,9 @@ pub fn decision(found: &BTreeMap<String, String>) -> Option<Decision> {
     })
 }
 
-/// The epoch of the leader that wrote an object last.
+/// The epoch of the leader that wrote an object last. What no leader can have written is none.
 pub fn epoch(found: &BTreeMap<String, String>) -> Option<i64> {
-    found.get(annotations::EPOCH)?.parse().ok()
+    found.get(annotations::EPOCH)?.parse().ok().filter(|epoch| (1..=HIGHEST_EPOCH).contains(epoch))
 }
 
 /// The word of an outcome, the same as in status.
@@ -147,6 +150,13 @@ mod tests {
         );
         assert!(all.keys().all(|key| KEYS.contains(&key.as_str())));
         assert_eq!(epoch(&all), Some(7));
+    }
+
+    #[test]
+    fn what_no_leader_can_have_written_is_no_epoch() {
+        let read = |text: &str| epoch(&BTreeMap::from([(annotations::EPOCH.to_owned(), text.to_owned())]));
+        assert_eq!(["7", "999999999"].map(read), [Some(7), Some(999_999_999)]);
+        assert_eq!(["", "0", "-1", "7.5", "1000000000", "99999999999999999999"].map(read), [None; 6]);
     }
 
     #[test]

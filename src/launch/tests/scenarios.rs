@@ -208,6 +208,17 @@ fn triggers_fire_while_paused_and_while_promoting() {
 }
 
 #[test]
+fn a_launch_whose_host_name_is_taken_holds_and_still_rolls_back() {
+    let mut sim = launched_to("one");
+    sim.seen.hostname_taken = Some("host name a.example is HTTPRoute b/x's".into());
+    sim.run(200);
+    assert_eq!((sim.weight(), sim.launch().phase), (5, Phase::Progressing));
+    assert_eq!(sim.launch().message.as_deref(), Some("held: host name a.example is HTTPRoute b/x's"));
+    sim.say("bypass", Verdict::Fail).run(1);
+    assert_eq!(sim.weight(), 0);
+}
+
+#[test]
 fn a_pause_holds_the_weight_and_the_deadline() {
     let mut sim = launched_to("one");
     sim.plan.stages[0].deadline = seconds(60);
