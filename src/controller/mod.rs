@@ -13,6 +13,7 @@ mod error;
 mod leader;
 mod metrics;
 mod observe;
+mod people;
 mod perform;
 mod prepare;
 mod reconcile;

@@ -108,6 +108,7 @@ impl Sim {
                 decision: None,
                 trouble: None,
                 measured: BTreeMap::new(),
+                people: People::default(),
             },
             now,
             broken: Vec::new(),
