@@ -14,6 +14,7 @@ use crate::api::{
     standard_metrics,
 };
 
+mod people;
 mod properties;
 mod scenarios;
 
