@@ -7,7 +7,7 @@ mod common;
 use anyhow::{Context as _, ensure};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
-use serde_json::{Value, json};
+use serde_json::json;
 use sluice::api::AgentDeployment;
 
 /// What client-side `kubectl apply` can carry in its annotation.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, ensure};
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
@@ -122,17 +123,30 @@ pub async fn remove_namespace(client: &Client, name: &str) -> anyhow::Result<()>
 /// Creates an object of ours in a dry run, refusing unknown fields as `kubectl` does. The outer error is the test's, the inner the API server's.
 pub async fn dry_run(client: &Client, namespace: &str, object: &Value) -> anyhow::Result<Result<Value, String>> {
     let params = PostParams { dry_run: true, field_manager: Some(MANAGER.to_owned()) };
-    let url = match object["kind"].as_str() {
-        Some("LaunchDecision") => LaunchDecision::url_path(&(), Some(namespace)),
-        _ => AgentDeployment::url_path(&(), Some(namespace)),
+    let mut object = object.clone();
+    let url = if object["kind"] == "LaunchDecision" {
+        if object["spec"]["by"].is_string() {
+            object["spec"]["by"] = whoami(client).await?.into(); // nobody decides in the name of another
+        }
+        LaunchDecision::url_path(&(), Some(namespace))
+    } else {
+        AgentDeployment::url_path(&(), Some(namespace))
     };
-    let mut request = Request::new(url).create(&params, serde_json::to_vec(object)?)?;
+    let mut request = Request::new(url).create(&params, serde_json::to_vec(&object)?)?;
     *request.uri_mut() = format!("{}&fieldValidation=Strict", request.uri()).parse()?;
     match client.request::<Value>(request).await {
         Ok(created) => Ok(Ok(created)),
         Err(kube::Error::Api(status)) => Ok(Err(status.message.clone())),
         Err(other) => Err(other).context("the API server did not answer"),
     }
+}
+
+/// The name under which the API server knows us.
+async fn whoami(client: &Client) -> anyhow::Result<String> {
+    let api = Api::<SelfSubjectReview>::all(client.clone());
+    let me = api.create(&PostParams::default(), &SelfSubjectReview::default()).await?;
+    let user = me.status.and_then(|status| status.user_info).and_then(|user| user.username);
+    user.context("the API server does not say who we are")
 }
 
 /// Waits until a condition holds for an object; a watch, not a loop of reads.
