@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{rules, schema};
 
+#[allow(clippy::duplicated_attributes)] // every column has a type
 /// What a person decides about an agent. The API server proves who they are, RBAC says whether they may.
 #[derive(CustomResource, Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[kube(

@@ -174,17 +174,17 @@ fn stage_of<'a>(decision: &Given, plan: &'a Plan, state: &'a mut State) -> Resul
     if launch.plan_hash != plan.hash {
         return Err("the plan was edited meanwhile: look again, and decide again".to_owned());
     }
-    let stage = plan.stages.get(index(launch)).ok_or("the plan has no such stage")?;
+    let at = plan.stages.get(index(launch)).ok_or("the plan has no such stage")?;
     if launch.interventions.len() + decision.gates.len().max(1) > INTERVENTIONS {
         return Err(format!("people have decided {INTERVENTIONS} things about this launch: that is all it may carry"));
     }
-    Ok((launch, stage))
+    Ok((launch, at))
 }
 
-fn remember(launch: &mut Launch, decision: &Given, stage: &Stage, gate: Option<&String>, now: Timestamp) {
+fn remember(launch: &mut Launch, decision: &Given, at: &Stage, gate: Option<&String>, now: Timestamp) {
     launch.interventions.push(Intervention {
         verb: decision.verb,
-        stage: stage.name.clone(),
+        stage: at.name.clone(),
         plan_hash: launch.plan_hash.clone(),
         gate: gate.cloned(),
         by: decision.by.clone(),
@@ -194,30 +194,30 @@ fn remember(launch: &mut Launch, decision: &Given, stage: &Stage, gate: Option<&
 }
 
 fn promote(decision: &Given, plan: &Plan, state: &mut State, now: Timestamp) -> Outcomes {
-    let (launch, stage) = stage_of(decision, plan, state)?;
-    let name = &stage.name;
-    let over = launch.began_at.is_some_and(|began| now >= after(began, stage.min_duration));
-    if stage.min_duration.is_zero() || over {
+    let (launch, at) = stage_of(decision, plan, state)?;
+    let name = &at.name;
+    let over = launch.began_at.is_some_and(|began| now >= after(began, at.min_duration));
+    if at.min_duration.is_zero() || over {
         return Err(format!("{name} has no minimum duration left: its gates decide"));
     }
     if cut_short(launch).is_some() {
         return Ok(format!("the minimum duration of {name} is skipped already: its gates decide"));
     }
-    remember(launch, decision, stage, None, now);
+    remember(launch, decision, at, None, now);
     Ok(format!("what is left of the minimum duration of {name} is skipped: its gates decide"))
 }
 
 fn overrule(decision: &Given, plan: &Plan, state: &mut State, now: Timestamp) -> Outcomes {
-    let (launch, stage) = stage_of(decision, plan, state)?;
-    let known: Vec<_> = stage.gates.iter().map(|gate| gate.name.as_str()).collect();
+    let (launch, at) = stage_of(decision, plan, state)?;
+    let known: Vec<_> = at.gates.iter().map(|gate| gate.name.as_str()).collect();
     if let Some(unknown) = decision.gates.iter().find(|gate| !known.contains(&gate.as_str())) {
         let has = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-        return Err(format!("stage {} has no gate {unknown}; its gates: {has}", stage.name));
+        return Err(format!("stage {} has no gate {unknown}; its gates: {has}", at.name));
     }
     for gate in &decision.gates {
-        remember(launch, decision, stage, Some(gate), now);
+        remember(launch, decision, at, Some(gate), now);
     }
-    Ok(format!("{} of stage {} counts as passed in {}", decision.gates.join(", "), stage.name, launch.id))
+    Ok(format!("{} of stage {} counts as passed in {}", decision.gates.join(", "), at.name, launch.id))
 }
 
 /// What a person decided about the stage that the launch is in, under the plan that judges it now.

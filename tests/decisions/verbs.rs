@@ -72,8 +72,8 @@ async fn an_abort_with_plain_kubectl_takes_the_canary_back_while_metrics_are_dow
     ensure!(again == format!("Ignored: no launch runs; {stable} is stable"), "{again}");
 
     // Retry lets the very same revision launch again
-    let stale = decide(&agent, "stale", "Retry", &json!({"revision": "51ee02"})).await?;
-    ensure!(stale == "Ignored: 51ee02 is not rejected", "{stale}");
+    let unknown = decide(&agent, "stale", "Retry", &json!({"revision": "51ee02"})).await?;
+    ensure!(unknown == "Ignored: 51ee02 is not rejected", "{unknown}");
     let retried = decide(&agent, "retry", "Retry", &json!({"revision": canary})).await?;
     ensure!(retried.starts_with(&format!("Applied: {canary} may launch again")), "{retried}");
     let third = agent.until_in_stage(3, "hold").await?;
@@ -150,5 +150,32 @@ async fn a_decision_about_a_former_agent_of_the_same_name_is_ignored() -> anyhow
     create(&cluster, &agent.namespace, "jane", &about("now")).await?;
     let heard = answer(&agent, "now").await?;
     ensure!(heard.starts_with("Applied: "), "{heard}");
+    agent.done().await
+}
+
+/// The operator dies while it obeys: the decision takes effect once, and its answer is not lost.
+#[tokio::test]
+async fn a_decision_takes_effect_once_though_the_operator_is_killed_over_it() -> anyhow::Result<()> {
+    let (agent, _) = held("killed", json!([{"name": "calm", "health": {"for": "1h"}}])).await?;
+    let aim = agent.cluster.aim().await?;
+    let mut object = decision("killed", "override", "Override", "jane");
+    object["spec"]["gates"] = json!(["calm"]);
+    let obeyed = agent.until("remembering the decision", |agent| {
+        launch(agent).is_some_and(|launch| !launch.interventions.is_empty())
+    });
+    let created = create(&agent.cluster, &agent.namespace, "jane", &object);
+    let (obeyed, created) = tokio::join!(obeyed, created);
+    aim.kill().await?;
+    created?;
+    obeyed?;
+    let became = answer(&agent, "override").await?;
+    ensure!(became == "Applied: calm of stage hold counts as passed in killed-2", "{became}");
+    let ended = agent.until_ended(2, Outcome::Succeeded).await?;
+    ensure!(ended.interventions.len() == 1, "{:?}", ended.interventions);
+    agent
+        .until("without an answer to remember", |agent| {
+            agent.status.as_ref().is_some_and(|status| status.state.answers.is_empty())
+        })
+        .await?;
     agent.done().await
 }
