@@ -54,12 +54,19 @@ pub(super) fn hear(plan: &Plan, state: &mut State, seen: &Observation, now: Time
     }
 }
 
+/// One Event per decision. Events are merged by their reason: each verb has its own.
 fn tell(decision: &Given, done: DecisionState, reason: &str, notes: &mut Notes) {
     let message = format!("{:?} by {}: {}: {reason}", decision.verb, decision.by, decision.reason);
-    match (done, decision.verb) {
-        (DecisionState::Applied, DecisionVerb::Override) => notes.warn("GatesOverridden", message),
-        (DecisionState::Applied, _) => notes.tell("DecisionApplied", message),
-        _ => notes.tell("DecisionIgnored", message),
+    if done != DecisionState::Applied {
+        return notes.tell("DecisionIgnored", message);
+    }
+    match decision.verb {
+        DecisionVerb::Abort => notes.tell("Aborted", message),
+        DecisionVerb::Pause => notes.tell("Paused", message),
+        DecisionVerb::Resume => notes.tell("Resumed", message),
+        DecisionVerb::Retry => notes.tell("RetryAllowed", message),
+        DecisionVerb::Promote => notes.tell("WaitSkipped", message),
+        DecisionVerb::Override => notes.warn("GatesOverridden", message),
     }
 }
 

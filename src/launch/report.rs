@@ -159,7 +159,7 @@ fn problem(state: &State, seen: &Observation) -> Option<(String, String)> {
         return Some(("DeadlinePassed".to_owned(), format!("{}; {mend}", launch.message.clone().unwrap_or_default())));
     }
     if running.is_some_and(|launch| launch.phase == Phase::RollingBack && launch.weight > 0) {
-        let message = "the canary is to be taken back, but stable has no ready pod; see the events of stable's pods";
+        let message = "the canary is to be taken back, but stable has no ready pod; see the events of stable's pods, or decide Abort: it goes to stable all the same";
         return Some(("StableNotReady".to_owned(), message.to_owned()));
     }
     let WantedRevision::Known(revision) = &seen.wanted else {

@@ -390,7 +390,7 @@ fn a_decision_that_is_still_given_is_not_obeyed_again() {
     let mut sim = launched_to("one");
     sim.decides("p", PAUSE).decides("r", RESUME);
     sim.run(3);
-    let told = sim.events.iter().filter(|event| event.reason == "DecisionApplied").count();
+    let told = sim.events.iter().filter(|event| ["Paused", "Resumed"].contains(&event.reason)).count();
     assert_eq!((told, sim.state.answers.len()), (2, 2));
     sim.read_back().run(1);
     assert!(sim.state.answers.is_empty(), "an answer that was read back is forgotten");
