@@ -49,6 +49,8 @@ const CLUSTER_PERMISSIONS: &[(&str, &str, &[&str])] = &[
     ("sluice.dev", "agentdeployments", &["get", "list", "watch"]),
     ("sluice.dev", "agentdeployments/status", &["patch"]),
     ("sluice.dev", "agentdeployments/finalizers", &["update"]),
+    ("sluice.dev", "launchdecisions", &["get", "list", "watch"]),
+    ("sluice.dev", "launchdecisions/status", &["patch"]),
     ("apps", "deployments", &["list", "watch", "create", "patch", "delete"]),
     ("apps", "controllerrevisions", &["get", "create", "delete"]),
     ("", "services", &["get", "list", "watch", "create", "patch", "delete"]),
@@ -102,6 +104,11 @@ fn only<'a>(objects: &'a [Value], kind: &str) -> anyhow::Result<&'a Value> {
     Ok(object)
 }
 
+fn named<'a>(objects: &'a [Value], kind: &str, name: &str) -> anyhow::Result<&'a Value> {
+    let mut found = objects.iter().filter(|object| object["kind"] == kind && object["metadata"]["name"] == name);
+    found.next().with_context(|| format!("no {kind} {name}"))
+}
+
 fn texts(list: &Value) -> Vec<String> {
     list.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
@@ -152,8 +159,60 @@ fn the_chart_passes_the_strict_lint() -> anyhow::Result<()> {
 fn the_controller_may_do_what_is_listed_and_nothing_else() -> anyhow::Result<()> {
     for values in [&[] as &[&str], EVERYTHING] {
         let objects = render(values)?;
-        assert_eq!(permissions(only(&objects, "ClusterRole")?)?, expected(CLUSTER_PERMISSIONS));
+        assert_eq!(permissions(named(&objects, "ClusterRole", "sluice")?)?, expected(CLUSTER_PERMISSIONS));
         assert_eq!(permissions(only(&objects, "Role")?)?, expected(OWN_PERMISSIONS));
+    }
+    Ok(())
+}
+
+/// Roles of people: which verbs on agents and on decisions each has.
+const PEOPLE: &[(&str, &[&str], &[&str])] = &[
+    ("sluice-viewer", &["get", "list", "watch"], &["get", "list", "watch"]),
+    ("sluice-editor", &["create", "update", "patch", "delete", "abort", "pause"], &["create"]),
+    (
+        "sluice-approver",
+        &["get", "list", "watch", "abort", "pause", "resume", "retry", "promote"],
+        &["get", "list", "watch", "create"],
+    ),
+    (
+        "sluice-breakglass",
+        &["get", "list", "watch", "abort", "pause", "resume", "retry", "promote", "override"],
+        &["get", "list", "watch", "create"],
+    ),
+];
+
+#[test]
+fn people_may_do_what_their_role_is_for_and_nobody_edits_a_decision() -> anyhow::Result<()> {
+    let objects = render(&[])?;
+    for (name, agents, decisions) in PEOPLE {
+        let may = permissions(named(&objects, "ClusterRole", name)?)?;
+        for (resource, verbs) in [("agentdeployments", agents), ("launchdecisions", decisions)] {
+            let found = may.get(&("sluice.dev".to_owned(), resource.to_owned()));
+            let wanted: BTreeSet<_> = verbs.iter().map(|&verb| verb.to_owned()).collect();
+            ensure!(found == Some(&wanted), "{name} on {resource}: {found:?}");
+        }
+    }
+    let aggregated = |name: &str| -> anyhow::Result<Vec<String>> {
+        let labels = named(&objects, "ClusterRole", name)?["metadata"]["labels"].as_object().cloned();
+        Ok(labels.into_iter().flatten().map(|(key, _)| key).filter(|key| key.contains("aggregate-to")).collect())
+    };
+    assert_eq!(aggregated("sluice-viewer")?, ["rbac.authorization.k8s.io/aggregate-to-view"]);
+    assert_eq!(aggregated("sluice-editor")?, ["rbac.authorization.k8s.io/aggregate-to-edit"]);
+    ensure!(aggregated("sluice-approver")?.is_empty() && aggregated("sluice-breakglass")?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn decisions_are_refused_when_the_policy_fails_and_the_warning_refuses_nobody() -> anyhow::Result<()> {
+    let objects = render(&[])?;
+    for (name, fails, actions) in [
+        ("sluice-decisions", "Fail", json!(["Deny"])),
+        ("sluice-answers", "Fail", json!(["Deny"])),
+        ("sluice-wildcards", "Ignore", json!(["Warn", "Audit"])),
+    ] {
+        assert_eq!(named(&objects, "ValidatingAdmissionPolicy", name)?["spec"]["failurePolicy"], fails, "{name}");
+        let binding = named(&objects, "ValidatingAdmissionPolicyBinding", name)?;
+        assert_eq!((&binding["spec"]["policyName"], &binding["spec"]["validationActions"]), (&json!(name), &actions));
     }
     Ok(())
 }
@@ -181,7 +240,7 @@ fn the_roles_are_bound_to_the_controllers_account_alone() -> anyhow::Result<()> 
     for (binding, role) in [("ClusterRoleBinding", "ClusterRole"), ("RoleBinding", "Role")] {
         let binding = only(&objects, binding)?;
         assert_eq!(binding["roleRef"]["kind"], role);
-        assert_eq!(binding["roleRef"]["name"], only(&objects, role)?["metadata"]["name"]);
+        assert_eq!(binding["roleRef"]["name"], named(&objects, role, "sluice")?["metadata"]["name"]);
         let subject =
             json!({"kind": "ServiceAccount", "name": account["metadata"]["name"], "namespace": "sluice-system"});
         assert_eq!(binding["subjects"], json!([subject]));

@@ -6,8 +6,10 @@
 mod agent;
 mod amount;
 pub mod conditions;
+mod decision;
 mod defaults;
 mod metrics;
+mod people;
 mod plan;
 mod rules;
 pub mod schema;
@@ -15,8 +17,10 @@ mod status;
 
 pub use agent::*;
 pub use amount::{Amount, AmountError, Unit};
+pub use decision::*;
 pub use defaults::*;
 pub use metrics::*;
+pub use people::*;
 pub use plan::*;
 pub use status::*;
 

@@ -78,7 +78,7 @@ pub enum DeadlineOutcome {
     /// The launch is rolled back.
     #[default]
     Rollback,
-    /// The launch holds its weight until a person edits the plan or the agent.
+    /// The launch holds its weight until a person decides `Resume` or `Abort`, or edits the plan.
     Pause,
 }
 

@@ -160,6 +160,32 @@ pub(super) fn rates_need_a_floor() -> Rule {
     .field_path(".launch")
 }
 
+/// What was decided is evidence.
+pub(super) fn decision_is_immutable() -> Rule {
+    Rule::new("self == oldSelf").message("a decision is immutable: create another one")
+}
+
+/// An override overrules what it names and nothing else.
+pub(super) fn override_names_gates() -> Rule {
+    Rule::new("(self.verb == 'Override') == (has(self.gates) && size(self.gates) > 0)")
+        .message("gates names what Override overrules: give Override the gates of the current stage, and no other verb")
+        .field_path(".gates")
+}
+
+/// What may launch again is named.
+pub(super) fn retry_names_a_revision() -> Rule {
+    Rule::new("self.verb != 'Retry' || has(self.revision)")
+        .message("Retry needs revision: name the rejected revision that may launch again")
+        .field_path(".revision")
+}
+
+/// Going back and holding are about the agent.
+pub(super) fn no_hash_voids_it() -> Rule {
+    Rule::new("!(self.verb in ['Abort','Pause','Resume']) || !has(self.revision)")
+        .message("Abort, Pause and Resume are about the agent, so that no stale hash voids them: remove revision")
+        .field_path(".revision")
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

@@ -59,6 +59,13 @@ pub struct State {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub retiring: Vec<RetiringRevision>,
+    /// A person paused the agent, and nobody resumed it since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<super::Pause>,
+    /// Decisions that took effect (or none) and whose answer was not yet read back on them: none is obeyed twice.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub answers: Vec<super::Answer>,
 }
 
 /// The revision that owns the traffic.
@@ -217,6 +224,10 @@ pub struct Launch {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::option_timestamp")]
     pub ended_at: Option<Timestamp>,
+    /// What people decided about this launch: gates that they overruled, waits that they cut short. It stays with the launch.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub interventions: Vec<super::Intervention>,
 }
 
 /// Where a launch is.

@@ -14,7 +14,8 @@ use kube::{Api, Client, Resource, ResourceExt};
 use tokio::sync::Mutex;
 
 use super::context::Key;
-use crate::api::{AGENT_LABEL, AgentDeployment, REVISION_LABEL};
+use super::people;
+use crate::api::{AGENT_LABEL, AgentDeployment, LaunchDecision, REVISION_LABEL};
 use crate::revision;
 use crate::traffic::{self, HTTPRoute};
 
@@ -23,6 +24,9 @@ pub(crate) type WatchedAgent = DeserializeGuard<AgentDeployment>;
 
 /// A route as it is watched: tenants may write odd ones.
 type WatchedRoute = DeserializeGuard<HTTPRoute>;
+
+/// A decision as it is watched.
+pub(crate) type WatchedDecision = DeserializeGuard<LaunchDecision>;
 
 /// The stores behind the watches.
 #[derive(Clone)]
@@ -33,6 +37,9 @@ pub(crate) struct Caches {
     pub(crate) config_maps: Store<PartialObjectMeta<ConfigMap>>,
     /// Absent when the cluster has no HTTPRoutes.
     pub(crate) routes: Option<Store<WatchedRoute>>,
+    /// Decisions that wait for an answer. Nobody waits for this store: without its CRD (that of an older Sluice) agents
+    /// must be looked after all the same, and a decision that is listed late is heard late.
+    pub(crate) decisions: Store<WatchedDecision>,
     /// Whose turn it is to wait for the stores.
     turn: Arc<Mutex<()>>,
 }
@@ -86,6 +93,12 @@ impl Caches {
         mine.filter_map(|object| Some((object.labels().get(REVISION_LABEL)?.clone(), object))).collect()
     }
 
+    /// Names of the decisions about an agent that wait for an answer, oldest first.
+    pub(crate) fn decisions_of(&self, namespace: &str, agent: &str) -> Vec<String> {
+        let all = self.decisions.state();
+        people::oldest(all.iter().filter_map(|decision| people::waits(decision, namespace, agent)).collect())
+    }
+
     /// Names of the frozen ConfigMaps of a revision.
     pub(crate) fn frozen_of(&self, namespace: &str, agent: &str, revision: &str) -> Vec<String> {
         let of_revision = |object: &Arc<PartialObjectMeta<ConfigMap>>| {
@@ -118,7 +131,11 @@ pub(crate) fn watch(client: &Client, routes: bool) -> (Controller<WatchedAgent>,
     let store = agents.clone();
     let controller = controller.watches_stream(stream, move |object| users_of(&object, &store));
 
-    let caches = Caches { deployments, services, pods, config_maps, routes: None, turn: Arc::default() };
+    let pending = watcher::Config::default().timeout(60).fields("status.state=Pending"); // answered ones are not kept
+    let (decisions, stream) = cached::<WatchedDecision>(Api::all(client.clone()), pending);
+    let controller = controller.watches_stream(stream, |decision| people::agent_of(&decision));
+
+    let caches = Caches { deployments, services, pods, config_maps, routes: None, decisions, turn: Arc::default() };
     if !routes {
         return (controller, caches);
     }

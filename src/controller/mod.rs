@@ -14,6 +14,7 @@ mod leader;
 mod live;
 mod metrics;
 mod observe;
+mod people;
 mod perform;
 mod prepare;
 mod reconcile;

@@ -6,10 +6,10 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
-use super::Error;
 use super::context::{Context, Key};
 use super::live::Live;
 use super::prepare::Prepared;
+use super::{Error, people};
 use crate::api::{AgentDeployment, DEFAULT_HISTORY, Launch, Phase, State};
 use crate::children::Owner;
 use crate::launch::{CheckName, Decision, GateCheck, Observation, Plan, Pods, Question, Route, TriggerCheck};
@@ -45,6 +45,7 @@ pub(crate) async fn observe(
         decision: decision([on_route, on_service], running),
         trouble: ctx.remember(key, |memory| memory.trouble.clone()),
         measured: BTreeMap::new(),
+        people: people::observe(ctx, key, agent, state).await,
     };
     ask(ctx, key, prepared, state, &seen); // the answers below are judged by the pods that are ready now
     seen.measured = ctx.sampler.latest(key);

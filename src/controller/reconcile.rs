@@ -10,7 +10,7 @@ use kube::runtime::controller::Action;
 use super::caches::WatchedAgent;
 use super::context::{Context, Key};
 use super::metrics::ReasonLabel;
-use super::{Error, commit, observe, perform, prepare};
+use super::{Error, commit, observe, people, perform, prepare};
 use crate::launch;
 
 /// A pass is made so often even if nothing is seen to change: watches may lose events.
@@ -53,7 +53,9 @@ pub(crate) async fn reconcile(watched: &WatchedAgent, ctx: &Context) -> Result<A
         failed => failed,
     };
     commit::tell(ctx, &agent, &step).await;
+    let answered = people::answer(ctx, &key, &seen.people, &step.state).await;
     performed?;
+    answered?;
 
     let shown = ctx.remember(&key, |memory| memory.succeeded(&step.state));
     if shown {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
+use super::people::ABORTED;
 use super::retire::lose_traffic;
 use super::step::{Notes, index};
 use super::time::{after, between, human};
@@ -57,7 +58,7 @@ fn replaced(launch: &Launch, state: &State, seen: &Observation, now: Timestamp) 
     if *revision == launch.revision {
         None
     } else if state.stable.as_ref().is_some_and(|stable| stable.revision == *revision) {
-        Some(decision(launch, Outcome::Aborted, "Aborted", &format!("the spec went back to stable {revision}"), now))
+        Some(decision(launch, Outcome::Aborted, ABORTED, &format!("the spec went back to stable {revision}"), now))
     } else {
         Some(decision(launch, Outcome::Superseded, "Superseded", &format!("the spec asks for {revision} now"), now))
     }
@@ -86,7 +87,7 @@ fn deadline_passed(
     match stage.then {
         DeadlineOutcome::Rollback => Some(decision(launch, Outcome::RolledBack, "DeadlinePassed", &message, now)),
         DeadlineOutcome::Pause => {
-            notes.warn("DeadlinePassed", format!("{message}; held until a person edits the plan or the agent"));
+            notes.warn("DeadlinePassed", format!("{message}; held until a person decides Resume or Abort"));
             launch.held = true;
             launch.message = Some(clip(&message, 512));
             None
@@ -147,10 +148,10 @@ pub(super) fn take_back(
 }
 
 /// Takes the weight away. A measured trigger never gives 100 % to a dead stable: `sizes` raises it, and its first ready pod
-/// wakes us. A spec that went back to stable goes anyway: a person wants it.
+/// wakes us. A spec that went back to stable goes anyway, and so does `Abort`: a person wants it.
 fn lower(launch: &mut Launch, seen: &Observation, now: Timestamp) {
     let serves = |stable: &String| seen.pods.get(stable).is_some_and(|pods| pods.ready > 0);
-    let guarded = launch.outcome != Some(Outcome::Aborted) && seen.replicas > 0;
+    let guarded = launch.reason.as_deref() != Some(ABORTED) && seen.replicas > 0;
     if guarded && !launch.stable.as_ref().is_none_or(serves) && canary_share(launch, seen) > 0 {
         return;
     }

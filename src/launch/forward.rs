@@ -10,7 +10,7 @@ use super::step::{Notes, index};
 use super::time::{after, between};
 use super::triggers::SEEN_RESTARTS;
 use super::wanted::{read_back, service_moved};
-use super::{Observation, Plan, Pods, Programmed, Route, Shares, WantedRevision, capacity, gates};
+use super::{Observation, Plan, Pods, Programmed, Route, Shares, WantedRevision, capacity, gates, people};
 use crate::api::{
     Launch, Outcome, PendingRevision, Phase, RejectedRevision, SeenRestart, StableRevision, State, TrustedRevision,
     clip,
@@ -104,6 +104,7 @@ fn new_launch(number: i64, revision: &str, plan: &Plan, state: &State, seen: &Ob
         decided_at: None,
         breached_at: None,
         ended_at: None,
+        interventions: Vec::new(),
     }
 }
 
@@ -186,7 +187,7 @@ fn held_forward(launch: &Launch, seen: &Observation) -> Option<String> {
         return Some(format!("held: {taken}")); // whatever the canary did, its metrics would not show it
     }
     if seen.paused {
-        return Some("paused".to_owned());
+        return Some(seen.people.paused.clone().unwrap_or_else(|| "paused".to_owned()));
     }
     (launch.phase == Phase::Progressing && seen.replicas == 0)
         .then(|| "held: spec.replicas is 0, so nothing can be judged".to_owned())
@@ -227,7 +228,8 @@ pub(super) fn climb(launch: &mut Launch, plan: &Plan, seen: &Observation, now: T
         notes.wakes.push(after(now, Duration::from_secs(1)));
         return;
     };
-    let calm = after(began, stage.min_duration);
+    let skipped = people::cut_short(launch).is_some();
+    let calm = after(began, if skipped { Duration::ZERO } else { stage.min_duration });
     if now < calm {
         notes.wakes.push(calm);
     } else if gates::all_pass(launch) && launch.verdicts.len() == stage.gates.len() {
@@ -236,7 +238,8 @@ pub(super) fn climb(launch: &mut Launch, plan: &Plan, seen: &Observation, now: T
 }
 
 fn leave_stage(launch: &mut Launch, plan: &Plan, now: Timestamp, notes: &mut Notes) {
-    let why = format!("{} passed: {}", launch.stage_name, gates::justification(launch));
+    let hurried = people::cut_short(launch).map(|who| format!("; {who}")).unwrap_or_default();
+    let why = format!("{} passed: {}{hurried}", launch.stage_name, gates::justification(launch));
     notes.tell("StagePassed", format!("{}: {why}", launch.id));
     let next = index(launch) + 1;
     if next < plan.stages.len() {

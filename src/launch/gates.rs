@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 
 use super::time::{after, between, human};
-use super::{CheckName, Gate, GateCheck, Measured, Observation, Pods, Question, Stage, capacity};
+use super::{CheckName, Gate, GateCheck, Measured, Observation, Pods, Question, Stage, capacity, people};
 use crate::api::{GateVerdict, Launch, OnFail, Verdict};
 
 /// Verdicts whose kind has not changed are written again when their numbers are as old as a tenth of the stage's age,
@@ -19,7 +19,8 @@ pub(super) fn judge(launch: &mut Launch, stage: &Stage, seen: &Observation, now:
     let wake = readings.iter().filter_map(|(_, (_, wake))| *wake).min();
     let verdicts = readings
         .into_iter()
-        .map(|(gate, (reading, _))| GateVerdict {
+        .map(|(gate, (reading, _))| (gate, people::overruled(launch, &gate.name, reading)))
+        .map(|(gate, reading)| GateVerdict {
             gate: gate.name.clone(),
             verdict: reading.0,
             message: crate::api::clip(&reading.1, 256),

@@ -8,6 +8,7 @@ mod capacity;
 mod forward;
 mod gates;
 mod observation;
+mod people;
 mod plan;
 mod report;
 mod retire;

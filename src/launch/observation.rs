@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::Timestamp;
 
-use crate::api::{Outcome, State, Verdict};
+use crate::api::{DecisionVerb, Outcome, State, Verdict};
 
 /// What was seen of the cluster in one pass.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -33,6 +33,56 @@ pub struct Observation {
     pub trouble: Option<(String, String)>,
     /// What the metrics say of the canary, by gate (of the current stage) and by trigger.
     pub measured: BTreeMap<CheckName, Measured>,
+    /// What people decided, as far as it was not answered yet.
+    pub people: People,
+}
+
+/// What people decided about the agent.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct People {
+    /// When the agent was created: no older decision is about it.
+    pub agent_made_at: Timestamp,
+    /// Decisions without an answer, in any order.
+    pub given: Vec<Given>,
+    /// Decisions by UID that are gone, or whose answer was read back on them.
+    pub settled: BTreeSet<String>,
+    /// Some could not be read: look again soon.
+    pub unread: bool,
+    /// A person's pause in words, once the core has found it in what it remembers.
+    pub paused: Option<String>,
+}
+
+impl Default for People {
+    fn default() -> Self {
+        Self {
+            agent_made_at: Timestamp::UNIX_EPOCH,
+            given: Vec::new(),
+            settled: BTreeSet::new(),
+            unread: false,
+            paused: None,
+        }
+    }
+}
+
+/// A `LaunchDecision` as it was given.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Given {
+    /// UID of the decision.
+    pub uid: String,
+    /// Name of the decision.
+    pub name: String,
+    /// When it was created.
+    pub made_at: Timestamp,
+    /// What is decided.
+    pub verb: DecisionVerb,
+    /// Who decides; the API server has proved it.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// The revision that it is bound to.
+    pub revision: Option<String>,
+    /// The gates that it overrules.
+    pub gates: Vec<String>,
 }
 
 /// The revision that the spec asks for.

@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 
-use super::{Observation, Pods, Programmed, Route, WantedRevision};
+use super::{Observation, Pods, Programmed, Route, WantedRevision, people};
 use crate::api::conditions::{LAUNCHED, PROGRESSING, READY, RECONCILING, STALLED, clear, set};
 use crate::api::{Launch, Outcome, Phase, State, Summary, Verdict, clip};
 
@@ -19,7 +19,8 @@ pub fn summary(state: &State, seen: &Observation) -> Summary {
     let told = |launch: &Launch| launch.outcome != Some(Outcome::Succeeded) && !(settled && ended(launch));
     let shown = state.launch.as_ref().filter(|launch| told(launch));
     let Some(launch) = shown else {
-        let reason = problem(state, seen).map_or_else(|| "Stable".to_owned(), |(_, message)| message);
+        let stable_now = || people::at_rest(state);
+        let reason = problem(state, seen).map_or_else(stable_now, |(_, message)| message);
         return Summary {
             stable,
             canary: dash(),
@@ -127,6 +128,7 @@ fn launched(state: &State, seen: &Observation) -> (bool, String, String) {
             (false, format!("{:?}", launch.phase), format!("{}: {}, {}", launch.id, stage(launch), reason(launch)))
         }
         None if seen.paused => (false, "Paused".to_owned(), format!("{revision} waits: spec.paused is true")),
+        None if state.pause.is_some() => (false, "Paused".to_owned(), people::waits(state, revision)),
         None => (false, "Pending".to_owned(), format!("{revision} waits for its quiet time")),
     }
 }
@@ -156,11 +158,11 @@ fn problem(state: &State, seen: &Observation) -> Option<(String, String)> {
         return Some(("GatewaySilent".to_owned(), why.clone())); // a launch waits for it, with a deadline
     }
     if let Some(launch) = running.filter(|launch| launch.held) {
-        let mend = "edit the plan or the agent to go on";
+        let mend = "decide Resume or Abort, or edit the plan";
         return Some(("DeadlinePassed".to_owned(), format!("{}; {mend}", launch.message.clone().unwrap_or_default())));
     }
     if running.is_some_and(|launch| launch.phase == Phase::RollingBack && launch.weight > 0) {
-        let message = "the canary is to be taken back, but stable has no ready pod; see the events of stable's pods";
+        let message = "the canary is to be taken back, but stable has no ready pod; see the events of stable's pods, or decide Abort: it goes to stable all the same";
         return Some(("StableNotReady".to_owned(), message.to_owned()));
     }
     let WantedRevision::Known(revision) = &seen.wanted else {
@@ -168,7 +170,7 @@ fn problem(state: &State, seen: &Observation) -> Option<(String, String)> {
     };
     let is_stable = state.stable.as_ref().is_some_and(|stable| stable.revision == *revision);
     state.rejected.iter().find(|rejected| rejected.revision == *revision && !is_stable).map(|_| {
-        let mend = "revert Git, or change the template or its ConfigMaps";
+        let mend = "revert Git, change the template or its ConfigMaps, or decide Retry";
         ("RevisionRejected".to_owned(), format!("{revision} will not launch again; {mend}"))
     })
 }

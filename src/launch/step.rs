@@ -6,13 +6,15 @@ use super::back::{finish_rollback, must_end, take_back, written_decision};
 use super::forward::{begin, climb, follow_pause, follow_plan, promote};
 use super::retire::retire;
 use super::wanted::wanted;
-use super::{Event, Observation, Plan, Step};
+use super::{Event, Observation, Plan, Step, people};
 use crate::api::{Launch, Phase, State};
 
 /// Decides one pass: what to remember, what the cluster should look like, what to tell, when to look again.
 pub fn step(plan: &Plan, state: &State, seen: &Observation, now: Timestamp) -> Step {
     let mut state = state.clone();
     let mut notes = Notes::default();
+    people::hear(plan, &mut state, seen, now, &mut notes);
+    let seen = &*people::under_pause(seen, &state);
     state.launch = match state.launch.take() {
         Some(launch) if launch.phase == Phase::Complete => begin(Some(launch), plan, &mut state, seen, now, &mut notes),
         None => begin(None, plan, &mut state, seen, now, &mut notes),
@@ -50,6 +52,9 @@ fn go_on(
     now: Timestamp,
     notes: &mut Notes,
 ) -> Launch {
+    if launch.phase == Phase::RollingBack && launch.decided_at == Some(now) {
+        return launch; // a person has just decided it: it is read back in a later pass
+    }
     if launch.phase == Phase::RollingBack {
         return finish_rollback(launch, state, seen, now, notes);
     }

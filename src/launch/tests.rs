@@ -14,6 +14,7 @@ use crate::api::{
     standard_metrics,
 };
 
+mod people;
 mod properties;
 mod scenarios;
 
@@ -109,6 +110,7 @@ impl Sim {
                 hostname_taken: None,
                 trouble: None,
                 measured: BTreeMap::new(),
+                people: People::default(),
             },
             now,
             broken: Vec::new(),

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, ensure};
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
@@ -15,7 +16,7 @@ use kube::runtime::wait::{Condition, await_condition, conditions};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use sluice::api::AgentDeployment;
+use sluice::api::{AgentDeployment, LaunchDecision};
 
 /// Field manager of everything that tests apply.
 pub const MANAGER: &str = "sluice-tests";
@@ -79,10 +80,20 @@ pub async fn client() -> anyhow::Result<Client> {
     Client::try_from(config).context("could not make a client of KUBECONFIG")
 }
 
-/// Applies the CRDs of the repository and waits until the API server serves them.
+/// Applies the CRDs of the repository and waits until the API server serves them. Returns the one of agents.
 pub async fn apply_crds(client: &Client) -> anyhow::Result<CustomResourceDefinition> {
-    let crd: CustomResourceDefinition =
-        serde_norway::from_str(&std::fs::read_to_string(path("crds/agentdeployments.yaml"))?)?;
+    for plural in ["launchdecisions", "agentdeployments"] {
+        let applied = apply_crd(client, plural).await?;
+        if plural == "agentdeployments" {
+            return Ok(applied);
+        }
+    }
+    anyhow::bail!("no CRD of agents")
+}
+
+async fn apply_crd(client: &Client, plural: &str) -> anyhow::Result<CustomResourceDefinition> {
+    let file = path(&format!("crds/{plural}.yaml"));
+    let crd: CustomResourceDefinition = serde_norway::from_str(&std::fs::read_to_string(file)?)?;
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     let params = PatchParams::apply(MANAGER).force().validation_strict();
     let applied =
@@ -109,17 +120,33 @@ pub async fn remove_namespace(client: &Client, name: &str) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Creates an agent in a dry run, refusing unknown fields as `kubectl` does. The outer error is the test's, the inner the API server's.
+/// Creates an object of ours in a dry run, refusing unknown fields as `kubectl` does. The outer error is the test's, the inner the API server's.
 pub async fn dry_run(client: &Client, namespace: &str, object: &Value) -> anyhow::Result<Result<Value, String>> {
     let params = PostParams { dry_run: true, field_manager: Some(MANAGER.to_owned()) };
-    let url = AgentDeployment::url_path(&(), Some(namespace));
-    let mut request = Request::new(url).create(&params, serde_json::to_vec(object)?)?;
+    let mut object = object.clone();
+    let url = if object["kind"] == "LaunchDecision" {
+        if object["spec"]["by"].is_string() {
+            object["spec"]["by"] = whoami(client).await?.into(); // nobody decides in the name of another
+        }
+        LaunchDecision::url_path(&(), Some(namespace))
+    } else {
+        AgentDeployment::url_path(&(), Some(namespace))
+    };
+    let mut request = Request::new(url).create(&params, serde_json::to_vec(&object)?)?;
     *request.uri_mut() = format!("{}&fieldValidation=Strict", request.uri()).parse()?;
     match client.request::<Value>(request).await {
         Ok(created) => Ok(Ok(created)),
         Err(kube::Error::Api(status)) => Ok(Err(status.message.clone())),
         Err(other) => Err(other).context("the API server did not answer"),
     }
+}
+
+/// The name under which the API server knows us.
+async fn whoami(client: &Client) -> anyhow::Result<String> {
+    let api = Api::<SelfSubjectReview>::all(client.clone());
+    let me = api.create(&PostParams::default(), &SelfSubjectReview::default()).await?;
+    let user = me.status.and_then(|status| status.user_info).and_then(|user| user.username);
+    user.context("the API server does not say who we are")
 }
 
 /// Waits until a condition holds for an object; a watch, not a loop of reads.
@@ -151,6 +178,10 @@ pub fn full_status() -> Value {
         "breaches": [{"trigger": "errors-doubled", "since": at, "firstSeen": at, "lastSeen": at}],
         "restarts": [{"pod": "refund-agent-1", "count": 2, "at": at}],
         "decidedAt": at, "breachedAt": at, "endedAt": at,
+        "interventions": [{
+            "verb": "Override", "stage": "canary-1", "planHash": "44d0", "gate": "success", "by": "jane", "reason": "INC-412",
+            "at": at,
+        }],
     });
     serde_json::json!({
         "observedGeneration": 3, "replicas": 4, "selector": "sluice.dev/agent=refund-agent",
@@ -161,6 +192,8 @@ pub fn full_status() -> Value {
         "trusted": [{"revision": "51ee02", "since": at}],
         "rejected": [{"revision": "bad001", "at": at, "reason": "errors-doubled"}],
         "retiring": [{"revision": "aaaaaa", "since": at}],
+        "pause": {"by": "jane", "reason": "INC-412", "since": at},
+        "answers": [{"uid": "0b5c", "name": "abort-x7k2p", "state": "Applied", "reason": "taken back", "at": at}],
         "launch": launch,
     })
 }

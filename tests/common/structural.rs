@@ -134,6 +134,9 @@ fn walk_array(schema: &Value, items: &[Value], path: &str, problems: &mut Vec<St
         if schema["x-kubernetes-list-type"] == "map" && items[..index].iter().any(same) {
             problems.push(format!("{path}: Duplicate value: {}", key(item)));
         }
+        if schema["x-kubernetes-list-type"] == "set" && items[..index].contains(item) {
+            problems.push(format!("{path}: Duplicate value: {item}"));
+        }
         walk(&schema["items"], item, &path, problems);
     }
 }

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::api::DecisionVerb;
 
 /// What may happen in one second.
 #[derive(Clone, Debug)]
@@ -24,6 +25,10 @@ enum Happening {
     /// The leader dies after its first write of this pass.
     Crash,
     ClockBack,
+    /// A person decides.
+    Decide(DecisionVerb),
+    /// Answers are written on their decisions.
+    Answered,
 }
 
 const REVISIONS: [&str; 4] = [OCHRE, TEAL, "mauve", "lime"];
@@ -50,6 +55,11 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => Just(Happening::GatewayPending),
         2 => Just(Happening::Crash),
         1 => Just(Happening::ClockBack),
+        3 => prop::sample::select(vec![
+            DecisionVerb::Abort, DecisionVerb::Pause, DecisionVerb::Resume, DecisionVerb::Retry, DecisionVerb::Promote,
+            DecisionVerb::Override,
+        ]).prop_map(Happening::Decide),
+        2 => Just(Happening::Answered),
     ]
 }
 
@@ -81,8 +91,19 @@ fn happen(sim: &mut Sim, happening: &Happening) {
                 *programmed = Programmed::Pending;
             }
         }
+        Happening::Decide(verb) => decide(sim, *verb),
+        Happening::Answered => drop(sim.read_back()),
         Happening::Nothing | Happening::Crash => {}
     }
+}
+
+fn decide(sim: &mut Sim, verb: DecisionVerb) {
+    let revision = sim.state.rejected.first().map_or_else(|| TEAL.to_owned(), |rejected| rejected.revision.clone());
+    let name = format!("{}-{}", sim.now.as_second(), sim.seen.people.given.len());
+    sim.decides_with(&name, verb, |given| {
+        given.revision = (verb == DecisionVerb::Retry).then_some(revision);
+        given.gates = vec!["success".to_owned()];
+    });
 }
 
 /// One pass in which the leader may die between its two writes: status first on the way up, route first on the way down.
@@ -146,7 +167,10 @@ fn promises(before: &Sim, step: &Step) {
         && (new.stage > old.stage || new.phase == Phase::Promoting)
     {
         let verdict = before.verdicts.get("success").copied().unwrap_or(Verdict::Pass);
-        assert_eq!(verdict, Verdict::Pass, "left a stage on {verdict:?}");
+        let overruled =
+            new.interventions.iter().any(|it| it.verb == DecisionVerb::Override && it.stage == old.stage_name);
+        assert!(verdict == Verdict::Pass || overruled, "left a stage on {verdict:?}");
+        assert!(step.state.pause.is_none(), "left a stage under a person's pause");
         assert!(!before.seen.paused, "left a stage while paused");
     }
     // 3. Rollback wins: a bypass is answered in the pass that sees it.
@@ -156,6 +180,21 @@ fn promises(before: &Sim, step: &Step) {
     {
         let new = step.state.launch.as_ref().unwrap();
         assert!(matches!(new.phase, Phase::RollingBack | Phase::Complete), "a fired trigger was not obeyed: {new:?}");
+    }
+    // An abort wins over everything, a dead stable included: nobody but stable has or gets a share.
+    let aborts =
+        |given: &&Given| given.verb == DecisionVerb::Abort && given.made_at >= before.seen.people.agent_made_at;
+    let heard = |given: &&Given| before.state.answers.iter().any(|answer| answer.uid == given.uid);
+    let fresh = before.seen.people.given.iter().filter(aborts).any(|given| !heard(&given));
+    let hearing = step.state.answers.len() < 32;
+    let running_before = before.state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
+    if let (true, true, Some(old)) = (fresh, hearing, running_before) {
+        let new = step.state.launch.as_ref().unwrap();
+        assert!(
+            new.id != old.id || (new.weight == 0 && matches!(new.phase, Phase::RollingBack | Phase::Complete)),
+            "{new:?}"
+        );
+        assert!(!matches!(&step.wanted.shares, Some(Shares::Split { weight, .. }) if *weight > 0), "{:?}", step.wanted);
     }
     // The agent's Service never leaves stable without a promotion.
     if let (Some(service), Some(stable)) = (&step.wanted.service, &step.state.stable)
@@ -189,6 +228,9 @@ proptest! {
         sim.broken.clear();
         sim.verdicts.clear();
         sim.seen.paused = false;
+        pass(&mut sim, false); // what was decided is heard
+        sim.read_back();
+        sim.state.pause = None;
         sim.seen.replicas = 4;
         if let Route::Seen { programmed, .. } = &mut sim.seen.route {
             *programmed = Programmed::Yes;

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn launched_to(stage: &str) -> Sim {
+pub(super) fn launched_to(stage: &str) -> Sim {
     let mut sim = Sim::with_stable();
     sim.want(TEAL);
     sim.until(200, stage, |sim| {

@@ -1,0 +1,103 @@
+//! Who may decide: forgery, missing verbs, wildcards, edits, forged answers, and what deleting a decision does not do.
+
+use anyhow::ensure;
+use serde_json::json;
+
+use crate::cluster::Cluster;
+use crate::common::{namespace, remove_namespace};
+use crate::people::{bind, create, decision, kubectl, refused, role};
+
+const CI: &str = "system:serviceaccount:default:ci";
+
+#[tokio::test]
+async fn nobody_decides_in_the_name_of_another_or_without_the_verb() -> anyhow::Result<()> {
+    let cluster = Cluster::with_sluice().await?;
+    let place = namespace(&cluster.client, "rights").await?;
+    for (role, user) in [("sluice-approver", "jane"), ("sluice-viewer", "bob"), ("sluice-editor", CI)] {
+        bind(&cluster, &place, role, user).await?;
+    }
+    bind(&cluster, &place, "sluice-breakglass", "grace").await?;
+    role(&cluster, &place, "own-decider", &["get"]).await?;
+    bind(&cluster, &place, "own-decider", "omar").await?;
+
+    let forged = refused(&cluster, &place, "jane", &decision("a", "d", "Abort", "grace")).await?;
+    ensure!(forged.contains("spec.by is grace, but you are jane: nobody decides in the name of another"), "{forged}");
+    let missing = refused(&cluster, &place, "omar", &decision("a", "d", "Abort", "omar")).await?;
+    ensure!(missing.contains("ValidatingAdmissionPolicy 'sluice-decisions'"), "{missing}");
+    ensure!(missing.contains("omar may not abort agentdeployment a: that takes the verb abort"), "{missing}");
+    let viewer = refused(&cluster, &place, "bob", &decision("a", "d", "Abort", "bob")).await?;
+    ensure!(viewer.contains("cannot create resource \"launchdecisions\""), "{viewer}");
+
+    // each role decides what it is for, and a ServiceAccount is a user like any other
+    let mut with_gates = decision("a", "o", "Override", "jane");
+    with_gates["spec"]["gates"] = json!(["success"]);
+    let overrides = refused(&cluster, &place, "jane", &with_gates).await?;
+    ensure!(overrides.contains("jane may not override agentdeployment a"), "{overrides}");
+    with_gates["spec"]["by"] = json!("grace");
+    create(&cluster, &place, "grace", &with_gates).await?;
+    for verb in ["Abort", "Pause", "Resume", "Promote"] {
+        let object = decision("a", &format!("jane-{}", verb.to_lowercase()), verb, "jane");
+        let said = create(&cluster, &place, "jane", &object).await?;
+        ensure!(!said.contains("Warning"), "{said}");
+    }
+    create(&cluster, &place, CI, &decision("a", "ci-pause", "Pause", CI)).await?;
+    let resumes = refused(&cluster, &place, CI, &decision("a", "ci-resume", "Resume", CI)).await?;
+    ensure!(resumes.contains("may not resume agentdeployment a"), "{resumes}");
+    let elsewhere = refused(&cluster, "default", "jane", &decision("a", "d", "Abort", "jane")).await?;
+    ensure!(elsewhere.contains("cannot create resource"), "{elsewhere}");
+    remove_namespace(&cluster.client, &place).await
+}
+
+#[tokio::test]
+async fn a_verb_that_a_wildcard_grants_is_warned_about() -> anyhow::Result<()> {
+    let cluster = Cluster::with_sluice().await?;
+    let place = namespace(&cluster.client, "wildcard").await?;
+    role(&cluster, &place, "own-wildcard", &["*"]).await?;
+    bind(&cluster, &place, "own-wildcard", "wanda").await?;
+    let said = create(&cluster, &place, "wanda", &decision("a", "d", "Abort", "wanda")).await?;
+    ensure!(said.contains("Warning: ") && said.contains("created"), "{said}");
+    ensure!(said.contains("wanda may abort agentdeployment a by a wildcard rule"), "{said}");
+    ensure!(said.contains("override included: name the verbs in that rule"), "{said}");
+    remove_namespace(&cluster.client, &place).await
+}
+
+#[tokio::test]
+async fn nobody_edits_a_decision_or_forges_its_answer() -> anyhow::Result<()> {
+    let cluster = Cluster::with_sluice().await?;
+    let place = namespace(&cluster.client, "forge").await?;
+    role(&cluster, &place, "own-strong", &["get", "abort", "pause"]).await?; // may even update decisions and their status
+    bind(&cluster, &place, "own-strong", "mallory").await?;
+    create(&cluster, &place, "mallory", &decision("absent", "d", "Pause", "mallory")).await?;
+
+    let edit = json!({"spec": {"verb": "Abort"}}).to_string();
+    let patch = ["patch", "launchdecision", "d", "--type=merge", "-p", &edit];
+    let output = kubectl(&cluster, &place, "mallory", &patch, None).await?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(!output.status.success() && said.contains("a decision is immutable: create another one"), "{said}");
+
+    let forged = json!({"status": {"state": "Applied", "reason": "trust me"}}).to_string();
+    let patch = ["patch", "launchdecision", "d", "--subresource=status", "--type=merge", "-p", &forged];
+    for user in ["mallory", "kubernetes-admin"] {
+        let all: Vec<&str> =
+            if user == "mallory" { patch.to_vec() } else { [&patch[..], &["--as-group=system:masters"]].concat() };
+        let output = kubectl(&cluster, &place, user, &all, None).await?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(!output.status.success() && said.contains("only Sluice answers a decision"), "{user}: {said}");
+    }
+
+    // status cannot be smuggled in at creation either, and until Sluice has looked it says so
+    let mut born_applied = decision("absent", "e", "Pause", "mallory");
+    born_applied["status"] = json!({"state": "Applied", "reason": "trust me"});
+    create(&cluster, &place, "mallory", &born_applied).await?;
+    let shown = cluster.kubectl(&["-n", &place, "get", "launchdecisions"]).await?;
+    let words: Vec<&str> = shown.lines().next().unwrap_or_default().split_whitespace().collect();
+    ensure!(words == ["NAME", "AGENT", "VERB", "BY", "REVISION", "STATE", "REASON"], "{shown}");
+    let row = |name: &str| shown.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned();
+    for name in ["d ", "e "] {
+        ensure!(row(name).contains("Pending") && row(name).contains("waiting for Sluice"), "{shown}");
+    }
+
+    let deleted = kubectl(&cluster, &place, "mallory", &["delete", "launchdecision", "d"], None).await?;
+    ensure!(!deleted.status.success(), "no role of the chart deletes evidence");
+    remove_namespace(&cluster.client, &place).await
+}
