@@ -10,7 +10,7 @@ IMAGES := $(CURDIR)/.cluster/images
 IMAGE_TARS := $(IMAGES)/sluice.tar $(IMAGES)/refund-agent.tar
 MUSL := $(shell uname -m)-unknown-linux-musl
 MUSL_BIN := $(or $(CARGO_TARGET_DIR),target)/$(MUSL)/release
-CRD := crds/agentdeployments.yaml
+CRDS := agentdeployments launchplans
 CHART_CRDS := charts/sluice/crds
 TEST_CLUSTER ?= test
 ROLLBACKS ?= 20
@@ -52,15 +52,14 @@ programs: cluster-tool ## build Kubernetes, CoreDNS, Prometheus, Traefik and Hel
 
 .PHONY: generate
 generate: ## write the generated files: the CRDs
-	mkdir -p $(dir $(CRD))
-	cargo run --quiet --locked -- crd > $(CRD).new
-	mv $(CRD).new $(CRD)
-	if [ -d $(CHART_CRDS) ]; then cp $(CRD) $(CHART_CRDS)/; fi
+	mkdir -p crds
+	for kind in $(CRDS); do cargo run --quiet --locked -- crd $$kind > crds/$$kind.yaml.new; mv crds/$$kind.yaml.new crds/$$kind.yaml; done
+	if [ -d $(CHART_CRDS) ]; then cp crds/*.yaml $(CHART_CRDS)/; fi
 
 .PHONY: check-generated
 check-generated: ## the generated files are up to date
-	@cargo run --quiet --locked -- crd | diff -u $(CRD) - || { echo "$(CRD) is out of date: make generate"; exit 1; }
-	@if [ -d $(CHART_CRDS) ]; then diff -u $(CRD) $(CHART_CRDS)/$(notdir $(CRD)) || { echo "$(CHART_CRDS) is out of date: make generate"; exit 1; }; fi
+	@for kind in $(CRDS); do cargo run --quiet --locked -- crd $$kind | diff -u crds/$$kind.yaml - || { echo "crds/$$kind.yaml is out of date: make generate"; exit 1; }; done
+	@if [ -d $(CHART_CRDS) ]; then diff -ur crds $(CHART_CRDS) || { echo "$(CHART_CRDS) is out of date: make generate"; exit 1; }; fi
 
 .PHONY: lint
 lint: ## format and lints of Rust and Go

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
-        Command::Crd => Ok(std::io::stdout().write_all(crd_yaml()?.as_bytes())?),
+        Command::Crd { plural } => Ok(std::io::stdout().write_all(crd_yaml(plural.as_deref())?.as_bytes())?),
         Command::Controller(args) => control(args),
     }
 }

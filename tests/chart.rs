@@ -48,6 +48,7 @@ const EVERYTHING: &[&str] = &[
 const CLUSTER_PERMISSIONS: &[(&str, &str, &[&str])] = &[
     ("sluice.dev", "agentdeployments", &["get", "list", "watch"]),
     ("sluice.dev", "agentdeployments/status", &["patch"]),
+    ("sluice.dev", "launchplans", &["get", "list", "watch"]),
     ("sluice.dev", "agentdeployments/finalizers", &["update"]),
     ("apps", "deployments", &["list", "watch", "create", "patch", "delete"]),
     ("apps", "controllerrevisions", &["get", "create", "delete"]),

@@ -7,6 +7,8 @@ mod agent;
 mod amount;
 pub mod conditions;
 mod defaults;
+mod freeze;
+mod launch;
 mod metrics;
 mod plan;
 mod rules;
@@ -16,6 +18,8 @@ mod status;
 pub use agent::*;
 pub use amount::{Amount, AmountError, Unit};
 pub use defaults::*;
+pub use freeze::FreezeWindow;
+pub use launch::*;
 pub use metrics::*;
 pub use plan::*;
 pub use status::*;
@@ -26,6 +30,8 @@ pub const GROUP: &str = "sluice.dev";
 pub const AGENT_LABEL: &str = "sluice.dev/agent";
 /// Label: hash of the revision that an object or pod belongs to.
 pub const REVISION_LABEL: &str = "sluice.dev/revision";
+/// Label: hash of the plan that a stored copy holds.
+pub const PLAN_LABEL: &str = "sluice.dev/plan";
 /// Label value of `app.kubernetes.io/managed-by` on everything Sluice owns.
 pub const MANAGED_BY: &str = "sluice";
 

@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 
-use crate::api::AgentDeployment;
+use crate::api::{AgentDeployment, LaunchPlan};
 
 /// Launches AI agents through gates that can fail a release, and takes a bad release back by itself.
 #[derive(Debug, Parser)]
@@ -21,7 +22,10 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Print the CustomResourceDefinitions as YAML.
-    Crd,
+    Crd {
+        /// Only this one, by its plural: `launchplans`.
+        plural: Option<String>,
+    },
     /// Run the controller in a cluster.
     Controller(ControllerArgs),
 }
@@ -43,7 +47,17 @@ pub struct ControllerArgs {
     pub namespace: String,
 }
 
-/// The CustomResourceDefinitions as one YAML stream.
-pub fn crd_yaml() -> Result<String, serde_norway::Error> {
-    serde_norway::to_string(&AgentDeployment::crd())
+/// All of Sluice's CustomResourceDefinitions.
+pub fn crds() -> Vec<CustomResourceDefinition> {
+    vec![AgentDeployment::crd(), LaunchPlan::crd()]
+}
+
+/// The CustomResourceDefinitions as one YAML stream, or one of them.
+pub fn crd_yaml(plural: Option<&str>) -> anyhow::Result<String> {
+    let name = |crd: &CustomResourceDefinition| crd.spec.names.plural.clone();
+    let wanted: Vec<_> = crds().into_iter().filter(|crd| plural.is_none_or(|plural| name(crd) == plural)).collect();
+    let names: Vec<_> = crds().iter().map(name).collect();
+    anyhow::ensure!(!wanted.is_empty(), "there is no such kind: name one of {}", names.join(", "));
+    let texts = wanted.iter().map(serde_norway::to_string).collect::<Result<Vec<_>, _>>()?;
+    Ok(texts.join("---\n"))
 }

@@ -14,7 +14,8 @@ use kube::{Api, Client, Resource, ResourceExt};
 use tokio::sync::Mutex;
 
 use super::context::Key;
-use crate::api::{AGENT_LABEL, AgentDeployment, REVISION_LABEL};
+use super::plans;
+use crate::api::{AGENT_LABEL, AgentDeployment, LaunchPlan, PLAN_LABEL, REVISION_LABEL};
 use crate::revision;
 use crate::traffic::HTTPRoute;
 
@@ -23,6 +24,9 @@ pub(crate) type WatchedAgent = DeserializeGuard<AgentDeployment>;
 
 /// A route as it is watched: tenants may write odd ones.
 type WatchedRoute = DeserializeGuard<HTTPRoute>;
+
+/// A LaunchPlan as it is watched.
+type WatchedPlan = DeserializeGuard<LaunchPlan>;
 
 /// The stores behind the watches.
 #[derive(Clone)]
@@ -33,6 +37,8 @@ pub(crate) struct Caches {
     pub(crate) config_maps: Store<PartialObjectMeta<ConfigMap>>,
     /// Absent when the cluster has no HTTPRoutes.
     pub(crate) routes: Option<Store<WatchedRoute>>,
+    /// Absent when the cluster has no LaunchPlans: the CRDs are those of an older Sluice.
+    pub(crate) plans: Option<Store<WatchedPlan>>,
     /// Whose turn it is to wait for the stores.
     turn: Arc<Mutex<()>>,
 }
@@ -47,6 +53,9 @@ impl Caches {
         self.services.wait_until_ready().await?;
         self.pods.wait_until_ready().await?;
         self.config_maps.wait_until_ready().await?;
+        if let Some(plans) = &self.plans {
+            plans.wait_until_ready().await?;
+        }
         match &self.routes {
             Some(routes) => routes.wait_until_ready().await,
             None => Ok(()),
@@ -78,6 +87,12 @@ impl Caches {
         mine.filter_map(|object| Some((object.labels().get(REVISION_LABEL)?.clone(), object))).collect()
     }
 
+    /// Hashes of the plans of an agent that are stored.
+    pub(crate) fn plan_copies_of(&self, namespace: &str, agent: &str) -> BTreeSet<String> {
+        let mine = self.config_maps.state().into_iter().filter(|object| belongs(object.as_ref(), namespace, agent));
+        mine.filter_map(|object| object.labels().get(PLAN_LABEL).cloned()).collect()
+    }
+
     /// Names of the frozen ConfigMaps of a revision.
     pub(crate) fn frozen_of(&self, namespace: &str, agent: &str, revision: &str) -> Vec<String> {
         let of_revision = |object: &Arc<PartialObjectMeta<ConfigMap>>| {
@@ -88,13 +103,22 @@ impl Caches {
     }
 }
 
+/// The kinds that a cluster may lack.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kinds {
+    /// HTTPRoutes.
+    pub(crate) routes: bool,
+    /// LaunchPlans.
+    pub(crate) plans: bool,
+}
+
 fn belongs(object: &impl ResourceExt, namespace: &str, agent: &str) -> bool {
     object.namespace().as_deref() == Some(namespace)
         && object.labels().get(AGENT_LABEL).map(String::as_str) == Some(agent)
 }
 
 /// A controller of agents with all its watches, and the stores that they fill.
-pub(crate) fn watch(client: &Client, routes: bool) -> (Controller<WatchedAgent>, Caches) {
+pub(crate) fn watch(client: &Client, kinds: Kinds) -> (Controller<WatchedAgent>, Caches) {
     let controller = Controller::new(Api::<WatchedAgent>::all(client.clone()), watcher::Config::default().timeout(60));
     let agents = controller.store();
     let every = watcher::Config::default().timeout(60); // a watch that died in silence is begun anew within a minute
@@ -106,11 +130,19 @@ pub(crate) fn watch(client: &Client, routes: bool) -> (Controller<WatchedAgent>,
     let controller = controller.watches_stream(stream, |object| owner(&object));
     let (pods, stream) = cached::<Pod>(Api::all(client.clone()), ours.clone());
     let controller = controller.watches_stream(stream, |object| owner(&object));
-    let (config_maps, stream) = cached::<PartialObjectMeta<ConfigMap>>(Api::all(client.clone()), every);
+    let (config_maps, stream) = cached::<PartialObjectMeta<ConfigMap>>(Api::all(client.clone()), every.clone());
+    let named = agents.clone();
     let controller = controller.watches_stream(stream, move |object| users_of(&object, &agents));
 
-    let caches = Caches { deployments, services, pods, config_maps, routes: None, turn: Arc::default() };
-    if !routes {
+    let mut caches =
+        Caches { deployments, services, pods, config_maps, routes: None, plans: None, turn: Arc::default() };
+    let mut controller = controller;
+    if kinds.plans {
+        let (plans, stream) = cached::<WatchedPlan>(Api::all(client.clone()), every);
+        controller = controller.watches_stream(stream, move |plan| judged_by(&plan, &named));
+        caches.plans = Some(plans);
+    }
+    if !kinds.routes {
         return (controller, caches);
     }
     let (routes, stream) = cached::<WatchedRoute>(Api::all(client.clone()), ours);
@@ -150,6 +182,15 @@ fn users_of(config_map: &PartialObjectMeta<ConfigMap>, agents: &Store<WatchedAge
     };
     let found = agents.state().into_iter().filter(uses).map(|agent| ObjectRef::from_obj(agent.as_ref()));
     found.chain(owner(config_map)).collect()
+}
+
+/// The agents that name a LaunchPlan.
+fn judged_by(plan: &WatchedPlan, agents: &Store<WatchedAgent>) -> Vec<ObjectRef<WatchedAgent>> {
+    let name = plan.name_any();
+    let names = |agent: &Arc<WatchedAgent>| {
+        agent.0.as_ref().is_ok_and(|agent| plans::plan_ref(&agent.spec) == Some(name.as_str()))
+    };
+    agents.state().into_iter().filter(names).map(|agent| ObjectRef::from_obj(agent.as_ref())).collect()
 }
 
 /// The kind of a dynamic object, for its API.

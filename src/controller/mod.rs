@@ -14,6 +14,7 @@ mod leader;
 mod metrics;
 mod observe;
 mod perform;
+mod plans;
 mod prepare;
 mod reconcile;
 mod revisions;

@@ -11,7 +11,7 @@ use super::Error;
 use super::context::{Context, Key};
 use super::prepare::Prepared;
 use crate::api::{AgentDeployment, DEFAULT_HISTORY, Launch, Phase, State};
-use crate::launch::{CheckName, Decision, GateCheck, Observation, Plan, Pods, Question, Route, TriggerCheck};
+use crate::launch::{CheckName, Decision, Freeze, GateCheck, Observation, Plan, Pods, Question, Route, TriggerCheck};
 use crate::signals::Watch;
 use crate::traffic::HTTPRoute;
 use crate::{children, traffic};
@@ -35,6 +35,7 @@ pub(crate) async fn observe(
         wanted: prepared.wanted.clone(),
         replicas: spec.replicas.unwrap_or(1),
         paused: spec.paused.unwrap_or(false),
+        freeze: Freeze::at(&prepared.judge.windows, ctx.now()),
         history_limit: usize::try_from(spec.revision_history_limit.unwrap_or(DEFAULT_HISTORY)).unwrap_or(1),
         pods: pods(ctx, key),
         route: shares(ctx, key, agent, route.as_ref()),

@@ -14,7 +14,7 @@ use super::caches::dynamic;
 use super::context::{Context, Key};
 use super::prepare::Prepared;
 use super::reconcile::key;
-use super::{Error, revisions};
+use super::{Error, plans, revisions};
 use crate::api::AgentDeployment;
 use crate::children::{self, Owner};
 use crate::launch::{Observation, Step};
@@ -54,7 +54,7 @@ pub(crate) async fn perform(
         }
     }
     ctx.remember(&key, |memory| memory.revisions.retain(|hash, _| step.wanted.sizes.contains_key(hash)));
-    Ok(())
+    plans::keep(ctx, &key, &owner, prepared, step.state.launch.as_ref()).await
 }
 
 /// The objects of a revision that should run.
@@ -141,7 +141,7 @@ where
 }
 
 /// Creates an object that never changes; one that is there already is right.
-async fn create<K>(ctx: &Context, key: &Key, kind: &'static str, object: &K) -> Result<(), Error>
+pub(super) async fn create<K>(ctx: &Context, key: &Key, kind: &'static str, object: &K) -> Result<(), Error>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
         + Clone
@@ -179,7 +179,7 @@ async fn remove(ctx: &Context, key: &Key, hash: &str) -> Result<(), Error> {
     Ok(())
 }
 
-async fn delete<K>(ctx: &Context, key: &Key, kind: &'static str, name: &str) -> Result<(), Error>
+pub(super) async fn delete<K>(ctx: &Context, key: &Key, kind: &'static str, name: &str) -> Result<(), Error>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
         + Clone
