@@ -17,7 +17,7 @@ use super::time::after;
 use super::{Freeze, Frozen};
 use crate::api::{FreezeWindow, span};
 
-/// Windows that follow each other without a break are followed so far.
+/// Windows that follow each other without a break are followed so far; of an endless freeze the end is looked for again later.
 const FOLLOWED: usize = 100;
 
 /// A freeze window that can be understood.
