@@ -15,7 +15,7 @@ use kube::runtime::wait::{Condition, await_condition, conditions};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use sluice::api::AgentDeployment;
+use sluice::api::{AgentDeployment, LaunchPlan};
 
 /// Field manager of everything that tests apply.
 pub const MANAGER: &str = "sluice-tests";
@@ -80,16 +80,27 @@ pub async fn client() -> anyhow::Result<Client> {
 }
 
 /// Applies the CRDs of the repository and waits until the API server serves them.
-pub async fn apply_crds(client: &Client) -> anyhow::Result<CustomResourceDefinition> {
-    let crd: CustomResourceDefinition =
-        serde_norway::from_str(&std::fs::read_to_string(path("crds/agentdeployments.yaml"))?)?;
+pub async fn apply_crds(client: &Client) -> anyhow::Result<Vec<CustomResourceDefinition>> {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     let params = PatchParams::apply(MANAGER).force().validation_strict();
-    let applied =
-        api.patch(&crd.name_any(), &params, &Patch::Apply(&crd)).await.context("the API server refuses the CRD")?;
-    wait_for(&api, &applied.name_any(), "established", Duration::from_secs(30), conditions::is_crd_established())
-        .await?;
-    Ok(applied)
+    let mut all = Vec::new();
+    for file in crd_files()? {
+        let crd: CustomResourceDefinition = serde_norway::from_str(&std::fs::read_to_string(file)?)?;
+        let applied =
+            api.patch(&crd.name_any(), &params, &Patch::Apply(&crd)).await.context("the API server refuses the CRD")?;
+        wait_for(&api, &applied.name_any(), "established", Duration::from_secs(30), conditions::is_crd_established())
+            .await?;
+        all.push(applied);
+    }
+    Ok(all)
+}
+
+/// The generated CRDs.
+pub fn crd_files() -> anyhow::Result<Vec<PathBuf>> {
+    let mut files =
+        std::fs::read_dir(path("crds"))?.map(|entry| Ok(entry?.path())).collect::<anyhow::Result<Vec<_>>>()?;
+    files.sort();
+    Ok(files)
 }
 
 /// Makes a namespace with a name of its own, so that tests do not meet.
@@ -109,10 +120,13 @@ pub async fn remove_namespace(client: &Client, name: &str) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Creates an agent in a dry run, refusing unknown fields as `kubectl` does. The outer error is the test's, the inner the API server's.
+/// Creates an agent or a LaunchPlan in a dry run, refusing unknown fields as `kubectl` does. The outer error is the test's, the inner the API server's.
 pub async fn dry_run(client: &Client, namespace: &str, object: &Value) -> anyhow::Result<Result<Value, String>> {
     let params = PostParams { dry_run: true, field_manager: Some(MANAGER.to_owned()) };
-    let url = AgentDeployment::url_path(&(), Some(namespace));
+    let url = match object["kind"].as_str() {
+        Some("LaunchPlan") => LaunchPlan::url_path(&(), None),
+        _ => AgentDeployment::url_path(&(), Some(namespace)),
+    };
     let mut request = Request::new(url).create(&params, serde_json::to_vec(object)?)?;
     *request.uri_mut() = format!("{}&fieldValidation=Strict", request.uri()).parse()?;
     match client.request::<Value>(request).await {
