@@ -109,13 +109,15 @@ fn ready(state: &State, seen: &Observation) -> (bool, &'static str, String) {
 }
 
 fn launched(state: &State, seen: &Observation) -> (bool, String, String) {
+    let is_stable = |revision: &String| state.stable.as_ref().is_some_and(|stable| stable.revision == *revision);
     let revision = match &seen.wanted {
         WantedRevision::Known(revision) => revision,
+        WantedRevision::Refused { revision, .. } if is_stable(revision) => revision, // only the next launch waits
         WantedRevision::Refused { reason, message, .. } | WantedRevision::Unknown { reason, message } => {
             return (false, reason.clone(), message.clone());
         }
     };
-    if state.stable.as_ref().is_some_and(|stable| stable.revision == *revision) {
+    if is_stable(revision) {
         return (true, "Stable".to_owned(), format!("{revision} is stable"));
     }
     if let Some(rejected) = state.rejected.iter().find(|rejected| rejected.revision == *revision) {

@@ -169,6 +169,35 @@ fn a_plan_that_is_gone_holds_the_launch_and_its_triggers_go_on() {
 }
 
 #[test]
+fn a_plan_that_is_gone_at_rest_leaves_stable_alone_and_holds_the_next_launch() {
+    let mut sim = Sim::with_stable();
+    let gone = |revision: &str| WantedRevision::Refused {
+        revision: revision.to_owned(),
+        reason: "PlanMissing".to_owned(),
+        message: "LaunchPlan production does not exist: create it".to_owned(),
+    };
+    let told = |sim: &Sim, type_: &str| {
+        let mut conditions = Vec::new();
+        super::super::conditions(&mut conditions, &sim.state, &sim.seen, Some(1), sim.now);
+        conditions.iter().find(|c| c.type_ == type_).map(|c| format!("{} {}", c.status, c.reason)).unwrap()
+    };
+    sim.seen.wanted = gone(OCHRE);
+    sim.run(5);
+    assert_eq!((told(&sim, "Launched").as_str(), told(&sim, "Stalled").as_str()), ("True Stable", "True PlanMissing"));
+    sim.seen.wanted = gone(TEAL);
+    sim.run(30);
+    assert_eq!((told(&sim, "Launched").as_str(), sim.state.launch.is_none()), ("False PlanMissing", true));
+}
+
+#[test]
+fn a_spec_that_goes_back_to_stable_aborts_though_the_plan_is_gone() {
+    let mut sim = in_stage("two");
+    let (reason, message) = ("PlanMissing".to_owned(), "create it".to_owned());
+    sim.seen.wanted = WantedRevision::Refused { revision: OCHRE.to_owned(), reason, message };
+    sim.until(60, "aborted", |sim| sim.launch().outcome == Some(Outcome::Aborted) && sim.weight() == 0);
+}
+
+#[test]
 fn an_edit_that_only_tightens_restarts_nothing_and_is_obeyed_at_once() {
     let mut sim = in_stage("two");
     let clocks = |launch: &Launch| (launch.entered_at, launch.began_at, launch.weight, launch.stage);
