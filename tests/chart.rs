@@ -35,6 +35,12 @@ const EVERYTHING: &[&str] = &[
     "metrics.podMonitor.labels.release=kube-prometheus",
     "metrics.prometheusRule.enabled=true",
     "metrics.prometheusRule.labels.release=kube-prometheus",
+    "freeze[0].name=weekend",
+    "freeze[0].schedule=0 18 * * FRI",
+    "freeze[0].timeZone=Europe/Berlin",
+    "freeze[0].duration=62h",
+    "plans.allowed[0]=production",
+    "plans.inline=Forbidden",
     "podLabels.team=platform",
     "podAnnotations.note=kept",
     "serviceAccount.annotations.note=kept",
@@ -48,6 +54,7 @@ const EVERYTHING: &[&str] = &[
 const CLUSTER_PERMISSIONS: &[(&str, &str, &[&str])] = &[
     ("sluice.dev", "agentdeployments", &["get", "list", "watch"]),
     ("sluice.dev", "agentdeployments/status", &["patch"]),
+    ("sluice.dev", "launchplans", &["get", "list", "watch"]),
     ("sluice.dev", "agentdeployments/finalizers", &["update"]),
     ("sluice.dev", "launchdecisions", &["get", "list", "watch"]),
     ("sluice.dev", "launchdecisions/status", &["patch"]),
@@ -325,7 +332,49 @@ fn the_administrators_configuration_reaches_the_controller() -> anyhow::Result<(
         "labels": {"namespace": "namespace", "agent": "agent", "revision": "revision"},
         "bearerTokenFile": "/var/run/prometheus/token",
     });
-    assert_eq!(config, json!({"sources": [source], "concurrency": 16}));
+    let window = json!({"name": "weekend", "schedule": "0 18 * * FRI", "timeZone": "Europe/Berlin", "duration": "62h"});
+    assert_eq!(config, json!({"sources": [source], "concurrency": 16, "freeze": [window]}));
+    Ok(())
+}
+
+/// A freeze that cannot be understood would be no freeze: the controller does not start, and says what to mend.
+#[test]
+fn a_wrong_freeze_window_is_refused_at_start() -> anyhow::Result<()> {
+    let wrong = |window: &str| -> anyhow::Result<String> {
+        let file = std::env::temp_dir().join(format!("sluice-config-{}.yaml", std::process::id()));
+        std::fs::write(&file, format!("freeze: [{window}]"))?;
+        let refused = Config::read(&file).err().context("it was accepted")?;
+        std::fs::remove_file(&file)?;
+        Ok(refused.to_string())
+    };
+    for (window, words) in [
+        (
+            "{name: w, schedule: 0 25 * * *, duration: 1h}",
+            "freeze[w].schedule: \"0 25 * * *\" is not a schedule of cron",
+        ),
+        ("{name: w, schedule: 0 0 31 2 *, duration: 1h}", "never comes"),
+        (
+            "{name: w, schedule: 0 1 * * *, timeZone: Mars/Olympus, duration: 1h}",
+            "freeze[w].timeZone: \"Mars/Olympus\"",
+        ),
+        ("{name: w, schedule: 0 1 * * *, duration: 1s}", "freeze[w].duration must be from 1m to 2160h"),
+        ("{name: w, schedule: 0 1 * * *, timezone: UTC, duration: 1h}", "unknown field `timezone`"),
+    ] {
+        let message = wrong(window)?;
+        ensure!(message.contains(words), "{window}: {message}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_plan_policy_is_there_unless_it_is_switched_off() -> anyhow::Result<()> {
+    let on = render(&[])?;
+    for kind in ["ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"] {
+        let mut found = on.iter().filter(|object| object["kind"] == kind);
+        ensure!(found.any(|object| object["metadata"]["name"] == "sluice-plans"), "no {kind}");
+    }
+    let off = render(&["plans.policy.enabled=false"])?;
+    ensure!(!off.iter().any(|object| object["metadata"]["name"] == "sluice-plans"), "it is still there");
     Ok(())
 }
 
@@ -395,6 +444,16 @@ fn wrong_values_are_refused_with_their_place() -> anyhow::Result<()> {
             &["--set", "sources[0].name=a", "--set", "sources[0].url=http://a", "--set", "sources[0].lables.agent=x"],
             "'lables' not allowed",
         ),
+        (&["--set", "freeze[0].name=weekend"], "/freeze/0"),
+        (
+            &["--set-json", r#"freeze=[{"name":"w","schedule":"0 0 18 * * FRI","duration":"62h"}]"#],
+            "/freeze/0/schedule",
+        ),
+        (
+            &["--set-json", r#"freeze=[{"name":"w","schedule":"0 18 * * FRI","duration":"62h","timezone":"UTC"}]"#],
+            "'timezone' not allowed",
+        ),
+        (&["--set", "plans.inline=Never"], "/plans/inline"),
         (&["--set", "metrics.podMonitor.enabled=perhaps"], "/metrics/podMonitor/enabled"),
     ] {
         let message = refusal(values)?;

@@ -17,6 +17,8 @@ mod first;
 mod history;
 #[path = "launches/kills.rs"]
 mod kills;
+#[path = "launches/plans.rs"]
+mod plans;
 #[path = "launches/releases.rs"]
 mod releases;
 

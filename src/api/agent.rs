@@ -7,7 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{AgentDeploymentStatus, LaunchPlanSpec, Metrics, rules, schema};
+use super::{AgentDeploymentStatus, LaunchSpec, Metrics, rules, schema};
 
 /// An agent: what it runs, how it serves and how a new revision of it is launched.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -38,6 +38,8 @@ use super::{AgentDeploymentStatus, LaunchPlanSpec, Metrics, rules, schema};
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = schema::never_null)]
 #[x_kube(validation = rules::has_port())]
+#[x_kube(validation = rules::one_plan())]
+#[x_kube(validation = rules::only_a_plan_is_tightened())]
 #[x_kube(validation = rules::shares_need_a_gateway())]
 #[x_kube(validation = rules::gates_name_metrics())]
 #[x_kube(validation = rules::triggers_name_metrics())]
@@ -68,7 +70,7 @@ pub struct AgentDeploymentSpec {
     pub metrics: Option<Metrics>,
     /// How a launch is judged. The built-in plan `basic` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub launch: Option<LaunchPlanSpec>,
+    pub launch: Option<LaunchSpec>,
     /// Holds the launch where it is. Triggers still roll back, and deadlines stand still.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<bool>,

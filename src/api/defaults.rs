@@ -27,6 +27,7 @@ pub fn basic_plan(gateway: bool) -> LaunchPlanSpec {
         stage_defaults: None,
         stages: Some(shares.iter().map(|share| basic_stage(*share)).collect()),
         triggers: Some(basic_triggers()),
+        freeze: Vec::new(),
     }
 }
 

@@ -8,6 +8,8 @@ mod amount;
 pub mod conditions;
 mod decision;
 mod defaults;
+mod freeze;
+mod launch;
 mod metrics;
 mod people;
 mod plan;
@@ -19,6 +21,8 @@ pub use agent::*;
 pub use amount::{Amount, AmountError, Unit};
 pub use decision::*;
 pub use defaults::*;
+pub use freeze::FreezeWindow;
+pub use launch::*;
 pub use metrics::*;
 pub use people::*;
 pub use plan::*;
@@ -30,6 +34,8 @@ pub const GROUP: &str = "sluice.dev";
 pub const AGENT_LABEL: &str = "sluice.dev/agent";
 /// Label: hash of the revision that an object or pod belongs to.
 pub const REVISION_LABEL: &str = "sluice.dev/revision";
+/// Label: hash of the plan that a stored copy holds.
+pub const PLAN_LABEL: &str = "sluice.dev/plan";
 /// Label value of `app.kubernetes.io/managed-by` on everything Sluice owns.
 pub const MANAGED_BY: &str = "sluice";
 

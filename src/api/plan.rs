@@ -1,15 +1,29 @@
 //! How a launch is judged: stages, gates, triggers. The words of a plan, not their meaning (that is `launch/`).
 
-use kube::KubeSchema;
 use kube::core::Duration;
+use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Amount, rules, schema};
+use super::{Amount, FreezeWindow, rules, schema};
 
-/// The plan of a launch. The built-in plan `basic` when absent.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+/// A plan: how the launches of the agents that name it are judged. The agents' own `metrics.define` apply: a plan names metrics.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "sluice.dev",
+    version = "v1alpha1",
+    kind = "LaunchPlan",
+    category = "all",
+    derive = "PartialEq",
+    doc = "How launches are judged: stages, gates, triggers. Shared by the agents that name it in spec.launch.planRef; the platform team's.",
+    printcolumn(name = "First", type_ = "string", json_path = ".spec.stages[0].name", description = "First stage; empty for the built-in stages"),
+    printcolumn(name = "Traffic", type_ = "integer", json_path = ".spec.stages[0].traffic", description = "Share of the first stage, in percent"),
+    printcolumn(name = "Last", type_ = "string", json_path = ".spec.stages[-1:].name", description = "Last stage, whose gates make the canary stable"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = rules::plan_name()
+)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = schema::never_null)]
 #[x_kube(validation = rules::shares_rise())]
 #[x_kube(validation = rules::stages_can_end())]
 pub struct LaunchPlanSpec {
@@ -24,6 +38,10 @@ pub struct LaunchPlanSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub triggers: Option<Vec<Trigger>>,
+    /// Times in which no launch goes forward. They are not part of the plan's hash: an edit applies at once and restarts nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub freeze: Vec<FreezeWindow>,
 }
 
 /// What every stage uses that does not say otherwise.

@@ -94,6 +94,32 @@ pub(super) fn agent_name() -> Rule {
     )
 }
 
+/// Names of plans are used in status and in labels.
+pub(super) fn plan_name() -> Rule {
+    Rule::new("size(self.metadata.name) <= 63 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')").message(
+        "metadata.name: agents name the plan with at most 63 characters, lower case letters, digits and '-'; rename it",
+    )
+}
+
+/// A plan is named or written, not both.
+pub(super) fn one_plan() -> Rule {
+    Rule::new(
+        "!has(self.launch) || !has(self.launch.planRef) \
+         || !has(self.launch.stages) && !has(self.launch.triggers) && !has(self.launch.stageDefaults)",
+    )
+    .message(
+        "with planRef the plan is the LaunchPlan's: remove stages, triggers and stageDefaults, and write what makes it stricter under tighten",
+    )
+    .field_path(".launch")
+}
+
+/// There is something to tighten.
+pub(super) fn only_a_plan_is_tightened() -> Rule {
+    Rule::new("!has(self.launch) || !has(self.launch.tighten) || has(self.launch.planRef)")
+        .message("tighten makes a LaunchPlan stricter: name it in planRef, or write the whole plan here")
+        .field_path(".launch.tighten")
+}
+
 /// The agent's Service needs a port.
 pub(super) fn has_port() -> Rule {
     Rule::new("has(self.port) || self.template.spec.containers.exists(c, has(c.ports) && size(c.ports) > 0)")

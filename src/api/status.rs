@@ -186,11 +186,11 @@ pub struct Launch {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::option_timestamp")]
     pub began_at: Option<Timestamp>,
-    /// Since when the agent is paused.
+    /// Since when the agent is paused or frozen: deadlines stand still.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::option_timestamp")]
     pub paused_at: Option<Timestamp>,
-    /// Seconds that this stage was paused before; its deadline does not count them.
+    /// Seconds that this stage was paused or frozen before; its deadline does not count them.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub paused_seconds: i64,
     /// The deadline passed and its outcome is `Pause`: a person must act.

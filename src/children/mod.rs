@@ -1,6 +1,6 @@
 //! The objects an agent owns, as pure builders: minimal, with only the fields that Sluice means to own under server-side apply.
 //!
-//! Per agent: Service and ServiceAccount, named after it. Per revision: ControllerRevision, frozen ConfigMaps, Deployment,
+//! Per agent: Service and ServiceAccount, named after it, and while a launch runs a copy of its plan. Per revision: ControllerRevision, frozen ConfigMaps, Deployment,
 //! Service and PodDisruptionBudget, named `<agent>-<hash>`. Nothing here decides or talks to a cluster.
 
 mod pods;
@@ -19,7 +19,8 @@ use serde_json::json;
 
 pub use pods::pods;
 
-use crate::api::{AGENT_LABEL, AgentDeployment, MANAGED_BY, REVISION_LABEL};
+use crate::api::{AGENT_LABEL, AgentDeployment, MANAGED_BY, PLAN_LABEL, REVISION_LABEL};
+use crate::launch::WrittenPlan;
 use crate::revision::names::{SERVICE_PORT, revision_name};
 use crate::revision::{MANAGED_BY_LABEL, Revision};
 
@@ -110,6 +111,32 @@ pub fn frozen_config_maps(owner: &Owner, revision: &Revision) -> Vec<ConfigMap> 
         immutable: Some(true),
     });
     frozen.collect()
+}
+
+/// `<agent>-plan-<hash>`: the copy of a plan.
+pub fn plan_name(agent: &str, hash: &str) -> String {
+    format!("{agent}-plan-{hash}")
+}
+
+/// The key of a plan's copy that holds it, as JSON.
+const PLAN_KEY: &str = "plan.json";
+
+/// The copy of the plan that judges a running launch: it outlives an edit and a deletion of the original.
+pub fn plan_copy(owner: &Owner, hash: &str, plan: &WrittenPlan) -> ConfigMap {
+    let mut metadata = owner.metadata(plan_name(&owner.name, hash), None);
+    metadata.labels.get_or_insert_default().insert(PLAN_LABEL.to_owned(), hash.to_owned());
+    let text = serde_json::to_string(plan).unwrap_or_default(); // plain data: it always can be written
+    ConfigMap {
+        metadata,
+        data: Some(BTreeMap::from([(PLAN_KEY.to_owned(), text)])),
+        immutable: Some(true),
+        ..ConfigMap::default()
+    }
+}
+
+/// The plan in a copy; `None` when it cannot be read. Its hash proves what it is.
+pub fn stored_plan(copy: &ConfigMap) -> Option<WrittenPlan> {
+    serde_json::from_str(copy.data.as_ref()?.get(PLAN_KEY)?).ok()
 }
 
 /// The pods of a revision. The template is the stored one, field by field: a typed one would drop what it does not know.

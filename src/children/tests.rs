@@ -89,6 +89,18 @@ fn frozen_copies_are_immutable_and_are_those_that_the_pods_mount() {
 }
 
 #[test]
+fn a_plans_copy_is_immutable_goes_with_the_agent_and_gives_the_plan_back() {
+    let spec: AgentDeploymentSpec = serde_norway::from_str(YAML).unwrap();
+    let plan = WrittenPlan::of(&spec, None).unwrap();
+    let copy = plan_copy(&owner(), "0123456789", &plan);
+    let mut expected = metadata("refund-plan-0123456789", None);
+    expected["labels"]["sluice.dev/plan"] = json!("0123456789");
+    assert_eq!(serde_json::to_value(&copy.metadata).unwrap(), expected);
+    assert_eq!((copy.immutable, stored_plan(&copy)), (Some(true), Some(plan)));
+    assert_eq!(stored_plan(&ConfigMap::default()), None);
+}
+
+#[test]
 fn a_revisions_service_leads_to_its_pods_and_port() {
     let revision = revision();
     let expected = json!({

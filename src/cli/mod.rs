@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 
-use crate::api::{AgentDeployment, LaunchDecision};
+use crate::api::{AgentDeployment, LaunchDecision, LaunchPlan};
 
 /// Launches AI agents through gates that can fail a release, and takes a bad release back by itself.
 #[derive(Debug, Parser)]
@@ -49,7 +49,7 @@ pub struct ControllerArgs {
 
 /// All of Sluice's CustomResourceDefinitions.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    vec![AgentDeployment::crd(), LaunchDecision::crd()]
+    vec![AgentDeployment::crd(), LaunchDecision::crd(), LaunchPlan::crd()]
 }
 
 /// The CustomResourceDefinitions as one YAML stream, or one of them.

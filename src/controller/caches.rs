@@ -14,8 +14,8 @@ use kube::{Api, Client, Resource, ResourceExt};
 use tokio::sync::Mutex;
 
 use super::context::Key;
-use super::people;
-use crate::api::{AGENT_LABEL, AgentDeployment, LaunchDecision, REVISION_LABEL};
+use super::{people, plans};
+use crate::api::{AGENT_LABEL, AgentDeployment, LaunchDecision, LaunchPlan, PLAN_LABEL, REVISION_LABEL};
 use crate::revision;
 use crate::traffic::{self, HTTPRoute};
 
@@ -27,6 +27,8 @@ type WatchedRoute = DeserializeGuard<HTTPRoute>;
 
 /// A decision as it is watched.
 pub(crate) type WatchedDecision = DeserializeGuard<LaunchDecision>;
+/// A LaunchPlan as it is watched.
+type WatchedPlan = DeserializeGuard<LaunchPlan>;
 
 /// The stores behind the watches.
 #[derive(Clone)]
@@ -40,6 +42,8 @@ pub(crate) struct Caches {
     /// Decisions that wait for an answer. Nobody waits for this store: without its CRD (that of an older Sluice) agents
     /// must be looked after all the same, and a decision that is listed late is heard late.
     pub(crate) decisions: Store<WatchedDecision>,
+    /// Absent when the cluster has no LaunchPlans: the CRDs are those of an older Sluice.
+    pub(crate) plans: Option<Store<WatchedPlan>>,
     /// Whose turn it is to wait for the stores.
     turn: Arc<Mutex<()>>,
 }
@@ -54,6 +58,9 @@ impl Caches {
         self.services.wait_until_ready().await?;
         self.pods.wait_until_ready().await?;
         self.config_maps.wait_until_ready().await?;
+        if let Some(plans) = &self.plans {
+            plans.wait_until_ready().await?;
+        }
         match &self.routes {
             Some(routes) => routes.wait_until_ready().await,
             None => Ok(()),
@@ -99,6 +106,12 @@ impl Caches {
         people::oldest(all.iter().filter_map(|decision| people::waits(decision, namespace, agent)).collect())
     }
 
+    /// Hashes of the plans of an agent that are stored.
+    pub(crate) fn plan_copies_of(&self, namespace: &str, agent: &str) -> BTreeSet<String> {
+        let mine = self.config_maps.state().into_iter().filter(|object| belongs(object.as_ref(), namespace, agent));
+        mine.filter_map(|object| object.labels().get(PLAN_LABEL).cloned()).collect()
+    }
+
     /// Names of the frozen ConfigMaps of a revision.
     pub(crate) fn frozen_of(&self, namespace: &str, agent: &str, revision: &str) -> Vec<String> {
         let of_revision = |object: &Arc<PartialObjectMeta<ConfigMap>>| {
@@ -109,13 +122,22 @@ impl Caches {
     }
 }
 
+/// The kinds that a cluster may lack.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kinds {
+    /// HTTPRoutes.
+    pub(crate) routes: bool,
+    /// LaunchPlans.
+    pub(crate) plans: bool,
+}
+
 fn belongs(object: &impl ResourceExt, namespace: &str, agent: &str) -> bool {
     object.namespace().as_deref() == Some(namespace)
         && object.labels().get(AGENT_LABEL).map(String::as_str) == Some(agent)
 }
 
 /// A controller of agents with all its watches, and the stores that they fill.
-pub(crate) fn watch(client: &Client, routes: bool) -> (Controller<WatchedAgent>, Caches) {
+pub(crate) fn watch(client: &Client, kinds: Kinds) -> (Controller<WatchedAgent>, Caches) {
     let controller = Controller::new(Api::<WatchedAgent>::all(client.clone()), watcher::Config::default().timeout(60));
     let agents = controller.store();
     let every = watcher::Config::default().timeout(60); // a watch that died in silence is begun anew within a minute
@@ -133,10 +155,17 @@ pub(crate) fn watch(client: &Client, routes: bool) -> (Controller<WatchedAgent>,
 
     let pending = watcher::Config::default().timeout(60).fields("status.state=Pending"); // answered ones are not kept
     let (decisions, stream) = cached::<WatchedDecision>(Api::all(client.clone()), pending);
-    let controller = controller.watches_stream(stream, |decision| people::agent_of(&decision));
+    let mut controller = controller.watches_stream(stream, |decision| people::agent_of(&decision));
 
-    let caches = Caches { deployments, services, pods, config_maps, routes: None, decisions, turn: Arc::default() };
-    if !routes {
+    let mut caches =
+        Caches { deployments, services, pods, config_maps, routes: None, plans: None, decisions, turn: Arc::default() };
+    if kinds.plans {
+        let named = agents.clone();
+        let (plans, stream) = cached::<WatchedPlan>(Api::all(client.clone()), every.clone());
+        controller = controller.watches_stream(stream, move |plan| judged_by(&plan, &named));
+        caches.plans = Some(plans);
+    }
+    if !kinds.routes {
         return (controller, caches);
     }
     let (routes, stream) = cached::<WatchedRoute>(Api::all(client.clone()), every); // all: they may claim the same host name
@@ -191,6 +220,15 @@ fn rivals_of(
     };
     let found = agents.state().into_iter().filter(rival).map(|agent| ObjectRef::from_obj(agent.as_ref()));
     found.collect::<Vec<_>>().into_iter()
+}
+
+/// The agents that name a LaunchPlan.
+fn judged_by(plan: &WatchedPlan, agents: &Store<WatchedAgent>) -> Vec<ObjectRef<WatchedAgent>> {
+    let name = plan.name_any();
+    let names = |agent: &Arc<WatchedAgent>| {
+        agent.0.as_ref().is_ok_and(|agent| plans::plan_ref(&agent.spec) == Some(name.as_str()))
+    };
+    agents.state().into_iter().filter(names).map(|agent| ObjectRef::from_obj(agent.as_ref())).collect()
 }
 
 /// The kind of a dynamic object, for its API.

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use super::plans;
+use crate::api::FreezeWindow;
 use crate::signals::Source;
 
 /// What the administrator configures.
@@ -16,6 +18,24 @@ pub struct Config {
     /// Agents that are looked at at the same time.
     #[serde(default = "default_concurrency")]
     pub concurrency: u16,
+    /// Times in which no launch of any agent goes forward, in the words of a plan's `freeze`.
+    #[serde(default, deserialize_with = "windows")]
+    pub freeze: Vec<FreezeWindow>,
+}
+
+/// As in a plan, but a misspelt key is refused here: no API server did it before.
+fn windows<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<FreezeWindow>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase", deny_unknown_fields)]
+    struct Window {
+        name: String,
+        schedule: String,
+        time_zone: Option<String>,
+        duration: kube::core::Duration,
+    }
+    let windows = Vec::<Window>::deserialize(deserializer)?.into_iter();
+    let window = |Window { name, schedule, time_zone, duration }| FreezeWindow { name, schedule, time_zone, duration };
+    Ok(windows.map(window).collect())
 }
 
 fn default_concurrency() -> u16 {
@@ -64,6 +84,8 @@ impl Config {
             let problem = format!("two sources are named {:?}: rename one, agents choose sources by name", source.name);
             return Err(ConfigError::Wrong { path: name(), problem });
         }
+        plans::parse(&config.freeze)
+            .map_err(|error| ConfigError::Wrong { path: name(), problem: error.to_string() })?;
         Ok(config)
     }
 }

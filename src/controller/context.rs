@@ -15,6 +15,7 @@ use super::calls::Calls;
 use super::error::NAMESPACE_ENDS;
 use super::prepare::Prepared;
 use crate::api::{AgentDeployment, Phase, State};
+use crate::launch::{Plan, Window};
 use crate::revision::Revision;
 use crate::signals::Sampler;
 
@@ -26,6 +27,8 @@ pub(crate) struct Context {
     pub(crate) recorder: Recorder,
     pub(crate) sampler: Arc<Sampler>,
     pub(crate) clock: fn() -> Timestamp,
+    /// The administrator's freeze windows.
+    pub(crate) freeze: Vec<Window>,
     pub(crate) memory: Mutex<HashMap<Key, Memory>>,
     /// Our epoch is above all that were written when we began.
     pub(crate) begun: OnceCell<()>,
@@ -39,6 +42,8 @@ pub(crate) type Key = (String, String);
 pub(crate) struct Memory {
     /// The wanted revision, and what it was computed from.
     pub(crate) prepared: Option<Arc<Prepared>>,
+    /// The plan of the running launch, as it is stored.
+    pub(crate) plan: Option<Plan>,
     /// Revisions as they are stored, by hash; their contents never change.
     pub(crate) revisions: HashMap<String, Arc<Revision>>,
     /// The generation that our last write gave a Deployment, by revision: another one is somebody else's edit.

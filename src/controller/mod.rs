@@ -16,6 +16,7 @@ mod metrics;
 mod observe;
 mod people;
 mod perform;
+mod plans;
 mod prepare;
 mod reconcile;
 mod revisions;

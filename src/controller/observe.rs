@@ -12,7 +12,7 @@ use super::prepare::Prepared;
 use super::{Error, people};
 use crate::api::{AgentDeployment, DEFAULT_HISTORY, Launch, Phase, State};
 use crate::children::Owner;
-use crate::launch::{CheckName, Decision, GateCheck, Observation, Plan, Pods, Question, Route, TriggerCheck};
+use crate::launch::{CheckName, Decision, Freeze, GateCheck, Observation, Plan, Pods, Question, Route, TriggerCheck};
 use crate::signals::Watch;
 use crate::traffic::HTTPRoute;
 use crate::{children, traffic};
@@ -37,6 +37,7 @@ pub(crate) async fn observe(
         wanted: prepared.wanted.clone(),
         replicas: spec.replicas.unwrap_or(1),
         paused: spec.paused.unwrap_or(false),
+        freeze: Freeze::at(&prepared.judge.windows, ctx.now()),
         history_limit: usize::try_from(spec.revision_history_limit.unwrap_or(DEFAULT_HISTORY)).unwrap_or(1),
         pods: pods(ctx, key),
         route: shares(ctx, key, agent, route),

@@ -19,7 +19,7 @@ use super::context::{Context, Key};
 use super::live::Live;
 use super::prepare::Prepared;
 use super::reconcile::key;
-use super::{Error, revisions};
+use super::{Error, plans, revisions};
 use crate::api::AgentDeployment;
 use crate::children::{self, Owner};
 use crate::launch::{Observation, Step};
@@ -73,7 +73,7 @@ pub(crate) async fn perform(
         }
     }
     ctx.remember(&key, |memory| memory.revisions.retain(|hash, _| step.wanted.sizes.contains_key(hash)));
-    Ok(())
+    plans::keep(ctx, &key, &owner, prepared, step.state.launch.as_ref()).await
 }
 
 /// The objects of a revision that should run.
@@ -153,7 +153,7 @@ pub(super) async fn apply<K: Child>(ctx: &Context, key: &Key, kind: &'static str
 }
 
 /// Creates an object that never changes; one that is there already is right.
-async fn create<K: Child>(ctx: &Context, key: &Key, kind: &'static str, object: &K) -> Result<(), Error> {
+pub(super) async fn create<K: Child>(ctx: &Context, key: &Key, kind: &'static str, object: &K) -> Result<(), Error> {
     let api = Api::<K>::namespaced(ctx.client.clone(), &key.0);
     let (name, params) = (object.name_any(), PostParams::default());
     match ctx.calls.write("create", kind, &name, api.create(&params, object)).await {
@@ -184,7 +184,7 @@ async fn remove(ctx: &Context, key: &Key, hash: &str) -> Result<(), Error> {
     Ok(())
 }
 
-async fn delete<K: Child>(ctx: &Context, key: &Key, kind: &'static str, name: &str) -> Result<(), Error> {
+pub(super) async fn delete<K: Child>(ctx: &Context, key: &Key, kind: &'static str, name: &str) -> Result<(), Error> {
     let api = Api::<K>::namespaced(ctx.client.clone(), &key.0);
     match ctx.calls.write("delete", kind, name, api.delete(name, &DeleteParams::background())).await {
         Err(Error::Api { source, .. }) if matches!(source.as_ref(), kube::Error::Api(s) if s.is_not_found()) => Ok(()),

@@ -15,10 +15,11 @@ use kube::{Api, ResourceExt};
 use super::caches::dynamic;
 use super::context::{Context, Key};
 use super::perform::FIELD_MANAGER;
-use super::{Error, revisions};
-use crate::api::{AgentDeployment, AgentDeploymentSpec, clip};
+use super::plans::Judge;
+use super::{Error, plans, revisions};
+use crate::api::{AgentDeployment, clip};
 use crate::children::{self, Owner};
-use crate::launch::{self, Plan, WantedRevision};
+use crate::launch::{Plan, WantedRevision};
 use crate::revision::{self, Revision};
 use crate::traffic::HTTPRoute;
 
@@ -30,10 +31,13 @@ const LIMIT: Duration = Duration::from_secs(3);
 const UNREADABLE: SignedDuration = SignedDuration::from_secs(3);
 
 /// What the spec asks for.
+#[derive(Clone)]
 pub(crate) struct Prepared {
     inputs: Inputs,
     /// The plan that judges it.
     pub(crate) plan: Plan,
+    /// That plan as it is written, and the freeze windows.
+    pub(crate) judge: Judge,
     /// The revision, or why there is none.
     pub(crate) wanted: WantedRevision,
     /// The revision itself, when it is known.
@@ -49,12 +53,19 @@ struct Inputs {
     generation: Option<i64>,
     /// Versions of the ConfigMaps; `None` for one that does not exist.
     config_maps: BTreeMap<String, Option<String>>,
+    /// Version of the LaunchPlan; `None` when none is named or it does not exist.
+    plan: Option<String>,
 }
 
 /// Computes the plan and the wanted revision, or returns those of the last pass when nothing they depend on has changed.
 ///
 /// It cannot fail: what cannot be read makes the wanted revision unknown, which holds the launch and no rollback.
 pub(crate) async fn prepare(ctx: &Context, key: &Key, agent: &AgentDeployment) -> Arc<Prepared> {
+    let prepared = prepared(ctx, key, agent).await;
+    plans::in_force(ctx, key, agent, prepared).await
+}
+
+async fn prepared(ctx: &Context, key: &Key, agent: &AgentDeployment) -> Arc<Prepared> {
     let inputs = inputs(ctx, key, agent);
     let last = ctx.remember(key, |memory| memory.prepared.clone());
     if let Some(last) = last.filter(|last| last.inputs == inputs && last.retry_at.is_none_or(|at| ctx.now() < at)) {
@@ -82,33 +93,41 @@ fn unreadable(ctx: &Context, agent: &AgentDeployment, inputs: Inputs, error: &Er
     let message = clip(&format!("{error}: {}; it is tried again", error.cause().unwrap_or_default()), 512);
     let wanted = WantedRevision::Unknown { reason: "Unreadable".to_owned(), message };
     let retry_at = Some(ctx.now() + UNREADABLE);
-    Prepared { inputs, plan: plan(&agent.spec).0, wanted, revision: None, retry_at }
+    let (plan, judge, _) = plans::judge(ctx, &agent.spec);
+    Prepared { inputs, plan, judge, wanted, revision: None, retry_at }
 }
 
 async fn compute(ctx: &Context, key: &Key, agent: &AgentDeployment, inputs: &Inputs) -> Result<Prepared, Error> {
     let contents = read_config_maps(ctx, key, inputs).await?;
-    let (plan, wanted, revision) = match (plan(&agent.spec), Revision::of(&key.1, &agent.spec, &contents)) {
-        ((plan, Some(problem)), _) => (plan, problem, None),
-        ((plan, None), Err(error)) => {
-            let (reason, message) = (error.reason().to_owned(), clip(&error.to_string(), 512));
-            (plan, WantedRevision::Unknown { reason, message }, None)
+    let (plan, judge, problem) = plans::judge(ctx, &agent.spec);
+    let (wanted, revision) = match (problem, Revision::of(&key.1, &agent.spec, &contents)) {
+        (Some((reason, message)), Ok(revision)) => {
+            // nothing is launched without a plan; what it would be is known, and may take a running launch back
+            let wanted = WantedRevision::Refused { revision: revision.hash.clone(), reason, message };
+            (wanted, Some(Arc::new(revision)))
         }
-        ((plan, None), Ok(revision)) => {
+        (Some((reason, message)), Err(_)) => (WantedRevision::Unknown { reason, message }, None),
+        (None, Err(error)) => {
+            let (reason, message) = (error.reason().to_owned(), clip(&error.to_string(), 512));
+            (WantedRevision::Unknown { reason, message }, None)
+        }
+        (None, Ok(revision)) => {
             let revision = Arc::new(revision);
             let wanted = match names_taken(ctx, key, agent).await? {
                 Some(taken) => taken,
                 None => try_out(ctx, key, agent, &revision).await?,
             };
-            (plan, wanted, Some(revision))
+            (wanted, Some(revision))
         }
     };
     let refused = match &wanted {
         WantedRevision::Known(_) => false,
-        WantedRevision::Refused { .. } => true,
-        WantedRevision::Unknown { reason, .. } => reason == "NameTaken", // what else is unknown is watched
+        WantedRevision::Refused { reason, .. } | WantedRevision::Unknown { reason, .. } => {
+            ["TemplateInvalid", "NameTaken"].contains(&reason.as_str()) // what else is unknown is watched
+        }
     };
     let retry_at = refused.then(|| ctx.now() + RETRY);
-    Ok(Prepared { inputs: inputs.clone(), plan, wanted, revision, retry_at })
+    Ok(Prepared { inputs: inputs.clone(), plan, judge, wanted, revision, retry_at })
 }
 
 fn inputs(ctx: &Context, key: &Key, agent: &AgentDeployment) -> Inputs {
@@ -121,6 +140,7 @@ fn inputs(ctx: &Context, key: &Key, agent: &AgentDeployment) -> Inputs {
         uid: agent.uid(),
         generation: agent.metadata.generation,
         config_maps: names.into_iter().map(|name| (name.clone(), version(&name))).collect(),
+        plan: plans::version(ctx, &agent.spec),
     }
 }
 
@@ -132,18 +152,6 @@ async fn read_config_maps(ctx: &Context, key: &Key, inputs: &Inputs) -> Result<B
         contents.extend(found.map(|config_map| (name.clone(), config_map)));
     }
     Ok(contents)
-}
-
-/// The plan. One that cannot be understood holds every launch, under the built-in triggers.
-fn plan(spec: &AgentDeploymentSpec) -> (Plan, Option<WantedRevision>) {
-    match launch::resolve(spec) {
-        Ok(plan) => (plan, None),
-        Err(error) => {
-            let problem =
-                WantedRevision::Unknown { reason: "PlanInvalid".to_owned(), message: clip(&error.to_string(), 512) };
-            (launch::basic(spec), Some(problem))
-        }
-    }
 }
 
 /// Before the first launch: objects of the agent's name that are not Sluice's are never taken over.

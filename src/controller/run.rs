@@ -16,16 +16,17 @@ use prometheus_client::registry::Registry;
 use tokio::sync::{OnceCell, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use super::caches::Kinds;
 use super::calls::Calls;
 use super::config::Config;
 use super::context::Context;
 use super::metrics::Metrics;
-use super::{caches, leader, reconcile};
+use super::{caches, leader, plans, reconcile};
 use crate::server::{self, Shown};
 use crate::signals::{Sampler, SamplerMetrics};
 
-/// A cluster without HTTPRoutes is asked again so often; there is nothing to watch before.
-const ROUTES_AGAIN: Duration = Duration::from_mins(1);
+/// A cluster without HTTPRoutes or LaunchPlans is asked again so often; there is nothing to watch before.
+const KINDS_AGAIN: Duration = Duration::from_mins(1);
 
 /// Who and where this process is.
 #[derive(Clone, Debug)]
@@ -61,16 +62,16 @@ pub async fn run(config: Config, identity: Identity, stop: CancellationToken) ->
             metrics.leader.set(1);
             let halt = CancellationToken::new();
             let calls = Calls { metrics: metrics.clone(), leadership };
-            let routes = has_routes(&client).await?;
+            let kinds = kinds(&client).await?;
             let watched = client.clone();
             let work = Work { client, config, pod: identity.pod, calls, sampler_metrics, ready: shown.ready.clone() };
-            let work = work.lead(routes, halt.clone());
+            let work = work.lead(kinds, halt.clone());
             tokio::pin!(work);
             tokio::select! {
                 result = &mut work => result?,
                 () = stop.cancelled() => { halt.cancel(); work.await?; }
                 () = lost.cancelled() => {}
-                () = until_routes(watched), if !routes => {
+                () = until_more(watched, kinds), if !(kinds.routes && kinds.plans) => {
                     halt.cancel();
                     work.await?;
                     missed = true;
@@ -86,7 +87,7 @@ pub async fn run(config: Config, identity: Identity, stop: CancellationToken) ->
     end.cancel();
     server.await??;
     if missed {
-        anyhow::bail!("the cluster has HTTPRoutes now; a new start watches them");
+        anyhow::bail!("the cluster has HTTPRoutes or LaunchPlans now; a new start watches them");
     }
     if lost.is_cancelled() {
         anyhow::bail!("leadership was lost; a new start continues from the cluster's state");
@@ -106,10 +107,13 @@ struct Work {
 
 impl Work {
     /// The controller and the sampler, until `halt`; passes that run are finished.
-    async fn lead(self, routes: bool, halt: CancellationToken) -> anyhow::Result<()> {
+    async fn lead(self, kinds: Kinds, halt: CancellationToken) -> anyhow::Result<()> {
         let Self { client, config, pod, calls, sampler_metrics, ready } = self;
         ready.store(false, Ordering::Relaxed);
-        if !routes {
+        if !kinds.plans {
+            tracing::warn!("the cluster has no LaunchPlans: apply Sluice's CRDs (charts/sluice/crds)");
+        }
+        if !kinds.routes {
             tracing::warn!("the cluster has no HTTPRoutes: agents with a gateway cannot be launched");
         }
         let (wake, woken) = mpsc::channel(1024);
@@ -117,7 +121,7 @@ impl Work {
         let (sampling, until) = (sampler.clone(), halt.clone());
         let mut sampling = tokio::spawn(async move { sampling.run(until).await });
 
-        let (controller, caches) = caches::watch(&client, routes);
+        let (controller, caches) = caches::watch(&client, kinds);
         let reporter = Reporter { controller: "sluice".to_owned(), instance: Some(pod) };
         let recorder = Recorder::new(client.clone(), reporter);
         let ctx = Arc::new(Context {
@@ -127,6 +131,7 @@ impl Work {
             recorder,
             sampler,
             clock: Timestamp::now,
+            freeze: plans::parse(&config.freeze)?,
             memory: Mutex::default(),
             begun: OnceCell::new(),
         });
@@ -163,20 +168,27 @@ impl Work {
     }
 }
 
-/// Ends the work when the cluster gets HTTPRoutes, so that it begins anew with a watch of them.
-async fn until_routes(client: Client) {
+/// Ends the work when the cluster gets a kind that it lacked, so that it begins anew with a watch of it.
+async fn until_more(client: Client, before: Kinds) {
     loop {
-        tokio::time::sleep(ROUTES_AGAIN).await;
-        if has_routes(&client).await.unwrap_or(false) {
+        tokio::time::sleep(KINDS_AGAIN).await;
+        let now = kinds(&client).await.unwrap_or(before);
+        if (now.routes && !before.routes) || (now.plans && !before.plans) {
             return;
         }
     }
 }
 
-/// Whether the cluster knows HTTPRoutes.
-async fn has_routes(client: &Client) -> kube::Result<bool> {
-    let kind = GroupVersionKind::gvk("gateway.networking.k8s.io", "v1", "HTTPRoute");
-    match discovery::pinned_kind(client, &kind).await {
+/// What the cluster knows.
+async fn kinds(client: &Client) -> kube::Result<Kinds> {
+    let route = GroupVersionKind::gvk("gateway.networking.k8s.io", "v1", "HTTPRoute");
+    let plan = GroupVersionKind::gvk(crate::api::GROUP, "v1alpha1", "LaunchPlan");
+    Ok(Kinds { routes: knows(client, &route).await?, plans: knows(client, &plan).await? })
+}
+
+/// Whether the cluster knows a kind.
+async fn knows(client: &Client, kind: &GroupVersionKind) -> kube::Result<bool> {
+    match discovery::pinned_kind(client, kind).await {
         Ok(_) => Ok(true),
         Err(kube::Error::Discovery(kube::error::DiscoveryError::MissingKind(_))) => Ok(false),
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(false),

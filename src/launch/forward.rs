@@ -10,7 +10,7 @@ use super::step::{Notes, index};
 use super::time::{after, between};
 use super::triggers::SEEN_RESTARTS;
 use super::wanted::{read_back, service_moved};
-use super::{Observation, Plan, Pods, Programmed, Route, Shares, WantedRevision, capacity, gates, people};
+use super::{Observation, Plan, Pods, Programmed, Route, Shares, WantedRevision, capacity, freeze, gates, people};
 use crate::api::{
     Launch, Outcome, PendingRevision, Phase, RejectedRevision, SeenRestart, StableRevision, State, TrustedRevision,
     clip,
@@ -38,6 +38,10 @@ pub(super) fn begin(
     let is_stable = state.stable.as_ref().is_some_and(|stable| stable.revision == *revision);
     let is_rejected = state.rejected.iter().any(|rejected| rejected.revision == *revision);
     if is_stable || is_rejected || seen.paused {
+        return last;
+    }
+    freeze::wake(seen, notes);
+    if freeze::holds(state.trusted.iter().any(|trusted| trusted.revision == *revision), seen).is_some() {
         return last;
     }
     let since = pending.filter(|pending| pending.revision == *revision).map_or(now, |pending| pending.since);
@@ -125,9 +129,10 @@ fn start_message(launch: &Launch) -> String {
     }
 }
 
-/// The clocks of a stage stand still while the agent is paused, or has no pods.
+/// The clocks of a stage stand still while the agent is paused or frozen, or has no pods.
 pub(super) fn follow_pause(launch: &mut Launch, seen: &Observation, now: Timestamp) {
-    let paused = seen.paused || seen.replicas == 0; // without pods nothing can be judged
+    let frozen = freeze::holds(launch.trusted, seen).is_some();
+    let paused = seen.paused || frozen || seen.replicas == 0; // without pods nothing can be judged
     match (launch.paused_at, paused) {
         (None, true) => launch.paused_at = Some(now),
         (Some(since), false) => {
@@ -138,10 +143,15 @@ pub(super) fn follow_pause(launch: &mut Launch, seen: &Observation, now: Timesta
     }
 }
 
-/// An edited plan restarts the stage, and never raises the weight by itself: the launch goes on in the highest stage that
+/// An edit that only tightens restarts nothing. Another one restarts the stage, and never raises the weight by itself: the launch goes on in the highest stage that
 /// is not above its weight.
 pub(super) fn follow_plan(launch: &mut Launch, plan: &Plan, now: Timestamp, notes: &mut Notes) {
     if launch.plan_hash == plan.hash {
+        return;
+    }
+    if plan.tightens.as_ref() == Some(&launch.plan_hash) {
+        notes.tell("PlanTightened", format!("{}: the plan asks for more now; its stage goes on", launch.id));
+        launch.plan_hash.clone_from(&plan.hash);
         return;
     }
     if launch.phase == Phase::Promoting {
@@ -177,8 +187,12 @@ fn begin_clocks(launch: &mut Launch, now: Timestamp) {
 
 /// Why a launch may not go forward now, if it may not.
 fn held_forward(launch: &Launch, seen: &Observation) -> Option<String> {
-    if let WantedRevision::Unknown { message, .. } = &seen.wanted {
-        return Some(format!("held: {message}"));
+    match &seen.wanted {
+        WantedRevision::Unknown { message, .. } => return Some(format!("held: {message}")),
+        WantedRevision::Refused { revision, message, .. } if *revision == launch.revision => {
+            return Some(format!("held: {message}")); // such as a plan that is gone
+        }
+        WantedRevision::Refused { .. } | WantedRevision::Known(_) => {}
     }
     if launch.held {
         return Some(waiting_for(launch));
@@ -188,6 +202,9 @@ fn held_forward(launch: &Launch, seen: &Observation) -> Option<String> {
     }
     if seen.paused {
         return Some(seen.people.paused.clone().unwrap_or_else(|| "paused".to_owned()));
+    }
+    if let Some(frozen) = freeze::holds(launch.trusted, seen) {
+        return Some(frozen.words());
     }
     (launch.phase == Phase::Progressing && seen.replicas == 0)
         .then(|| "held: spec.replicas is 0, so nothing can be judged".to_owned())

@@ -4,8 +4,10 @@
 //! the cluster should look like. No clock, no IO, no async, no Kubernetes client.
 
 mod back;
+mod calendar;
 mod capacity;
 mod forward;
+mod freeze;
 mod gates;
 mod observation;
 mod people;
@@ -18,10 +20,14 @@ mod tests;
 pub(crate) mod time;
 mod triggers;
 mod wanted;
+mod written;
 
+pub use calendar::{Window, WindowError};
 pub use forward::QUIET;
+pub use freeze::{Freeze, Frozen};
 pub use observation::*;
 pub use plan::*;
 pub use report::{conditions, summary};
 pub use retire::SETTLE;
 pub use step::step;
+pub use written::{WrittenPlan, freeze_windows, only_tightens};

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::Timestamp;
 
+use super::Freeze;
 use crate::api::{DecisionVerb, Outcome, State, Verdict};
 
 /// What was seen of the cluster in one pass.
@@ -17,6 +18,8 @@ pub struct Observation {
     pub replicas: i32,
     /// The agent is paused.
     pub paused: bool,
+    /// The freeze windows, at the instant of this pass.
+    pub freeze: Freeze,
     /// How many trusted revisions are kept.
     pub history_limit: usize,
     /// Pods by revision hash. A revision without objects is absent.
@@ -90,7 +93,8 @@ pub struct Given {
 pub enum WantedRevision {
     /// The hash; Kubernetes accepts its template.
     Known(String),
-    /// It is known but cannot be launched: the template is refused. Reason and message with the mend.
+    /// It is known but cannot be launched: the template is refused, the plan is missing or wrong. Reason and message with
+    /// the mend.
     Refused {
         /// Hash of the revision.
         revision: String,
@@ -99,7 +103,7 @@ pub enum WantedRevision {
         /// What to mend.
         message: String,
     },
-    /// It cannot be known: a ConfigMap is missing, the plan is wrong. Reason and message with the mend.
+    /// It cannot be known: a ConfigMap is missing. Reason and message with the mend.
     Unknown {
         /// A word for conditions.
         reason: String,

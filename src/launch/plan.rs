@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use rust_decimal::Decimal;
 
+use super::WrittenPlan;
 use crate::api::{
-    self, AgentDeploymentSpec, Amount, DeadlineOutcome, GateBounds, GateRatioBounds, MetricDefinition, OnFail,
+    self, AgentDeploymentSpec, Amount, DeadlineOutcome, GateBounds, GateRatioBounds, MetricDefinition, Metrics, OnFail,
     PodCondition, TriggerBounds, TriggerRatioBounds, Unit, WindowSpan, short_hex, span,
 };
 
@@ -15,6 +16,8 @@ use crate::api::{
 pub struct Plan {
     /// Names the plan: any change of what follows changes it.
     pub hash: String,
+    /// Hash of the plan that a running launch has, when this one asks for all that it asks for and more: the edit restarts nothing.
+    pub tightens: Option<String>,
     /// At least one stage, in rising order of weight.
     pub stages: Vec<Stage>,
     /// What ends a launch.
@@ -138,8 +141,8 @@ pub enum PlanError {
     #[error("{0} must have exactly one of its kinds: keep one")]
     NotOne(String),
     /// A plan without stages.
-    #[error("spec.launch.stages is empty: remove it for the built-in plan, or write a stage")]
-    NoStages,
+    #[error("{0}.stages is empty: remove it for the built-in plan, or write a stage")]
+    NoStages(String),
     /// A bound whose unit cannot be meant.
     #[error("{place}: {amount} cannot be a bound of {metric}: {mend}")]
     Unit {
@@ -153,34 +156,77 @@ pub enum PlanError {
         mend: &'static str,
     },
     /// Shares must rise.
-    #[error("spec.launch.stages: {0:?} is not above the stage before it: shares must rise")]
-    NotRising(String),
+    #[error("{place}.stages: {stage:?} is not above the stage before it: shares must rise")]
+    NotRising {
+        /// The plan.
+        place: String,
+        /// The stage that does not rise.
+        stage: String,
+    },
+    /// There is no LaunchPlan of that name.
+    #[error(
+        "LaunchPlan {0} does not exist: create it, or name another in spec.launch.planRef (kubectl get launchplans)"
+    )]
+    Missing(String),
+    /// A LaunchPlan with shares of traffic, for an agent that has no gateway.
+    #[error(
+        "LaunchPlan {name}: stage {stage:?} asks for {share}% of the traffic: add spec.traffic.gateway, or name a plan without shares in spec.launch.planRef"
+    )]
+    NeedsGateway {
+        /// The plan.
+        name: String,
+        /// Its first stage that needs a gateway.
+        stage: String,
+        /// The share.
+        share: i32,
+    },
+    /// A trigger compares shares of events by a multiple alone.
+    #[error(
+        "{0}: ratioToStable.above on a share of events needs a floor, because twice nothing is nothing: add floor, such as 1%"
+    )]
+    NoFloor(String),
+    /// Something that would not make the plan stricter.
+    #[error("spec.launch.tighten.{field}: {mend}")]
+    CannotTighten {
+        /// The field.
+        field: String,
+        /// What is wrong with it, and the mend.
+        mend: String,
+    },
 }
 
-/// Resolves the plan of an agent: defaults, metric definitions, hash.
+/// Resolves the plan of an agent that names no LaunchPlan but the built-in one: defaults, metric definitions, hash.
 pub fn resolve(spec: &AgentDeploymentSpec) -> Result<Plan, PlanError> {
-    let gateway = spec.traffic.as_ref().is_some_and(|traffic| traffic.gateway.is_some());
-    let written = spec.launch.clone().unwrap_or_default();
+    WrittenPlan::of(spec, None)?.resolve()
+}
+
+/// Resolves a plan as it is written.
+pub(super) fn resolve_written(written: &WrittenPlan) -> Result<Plan, PlanError> {
+    let WrittenPlan { place, plan: written, metrics: measured, gateway } = written.clone();
     let basic = api::basic_plan(gateway);
-    let metrics = definitions(spec);
+    let metrics = definitions(&measured);
     let defaults = written.stage_defaults.clone().unwrap_or_default();
     let stages = written.stages.or(basic.stages).unwrap_or_default();
     let triggers = written.triggers.or(basic.triggers).unwrap_or_default();
 
     let (written_stages, written_triggers) = (stages, triggers);
-    let stages =
-        written_stages.iter().map(|stage| resolve_stage(stage, &defaults, &metrics)).collect::<Result<Vec<_>, _>>()?;
+    let stages = written_stages
+        .iter()
+        .map(|stage| resolve_stage(&place, stage, &defaults, &metrics))
+        .collect::<Result<Vec<_>, _>>()?;
     if stages.is_empty() {
-        return Err(PlanError::NoStages);
+        return Err(PlanError::NoStages(place));
     }
     if let Some(pair) = stages.windows(2).find(|pair| pair[1].weight <= pair[0].weight) {
-        return Err(PlanError::NotRising(pair[1].name.clone()));
+        return Err(PlanError::NotRising { place, stage: pair[1].name.clone() });
     }
-    let triggers =
-        written_triggers.iter().map(|trigger| resolve_trigger(trigger, &metrics)).collect::<Result<Vec<_>, _>>()?;
-    let measured = spec.metrics.clone().unwrap_or_default();
+    let triggers = written_triggers
+        .iter()
+        .map(|trigger| resolve_trigger(&place, trigger, &metrics))
+        .collect::<Result<Vec<_>, _>>()?;
     let plan = Plan {
         hash: String::new(),
+        tightens: None,
         stages,
         triggers,
         interval: measured.interval.as_ref().map_or(api::DEFAULT_INTERVAL, span),
@@ -211,33 +257,39 @@ fn hash(stages: &[api::Stage], triggers: &[api::Trigger], defaults: &api::StageD
 }
 
 /// The metrics an agent may name: the standard ones, overridden by its own.
-pub fn definitions(spec: &AgentDeploymentSpec) -> BTreeMap<String, MetricDefinition> {
-    let own = spec.metrics.iter().flat_map(|metrics| metrics.define.clone());
-    api::standard_metrics().into_iter().chain(own).map(|metric| (metric.name.clone(), metric)).collect()
+pub(super) fn definitions(metrics: &Metrics) -> BTreeMap<String, MetricDefinition> {
+    api::standard_metrics()
+        .into_iter()
+        .chain(metrics.define.clone())
+        .map(|metric| (metric.name.clone(), metric))
+        .collect()
 }
 
 fn resolve_stage(
+    place: &str,
     stage: &api::Stage,
     defaults: &api::StageDefaults,
     metrics: &BTreeMap<String, MetricDefinition>,
 ) -> Result<Stage, PlanError> {
     let deadline = stage.deadline.as_ref().or(defaults.deadline.as_ref());
+    let place = format!("{place}.stages[{}]", stage.name);
+    let gates = stage.gates.iter().map(|gate| resolve_gate(&place, gate, metrics));
     Ok(Stage {
         name: stage.name.clone(),
         weight: stage.traffic.clamp(0, 100),
         min_duration: stage.min_duration.as_ref().map_or(Duration::ZERO, span),
         deadline: deadline.map_or(api::DEFAULT_DEADLINE, |deadline| span(&deadline.after)),
         then: deadline.map_or(DeadlineOutcome::Rollback, |deadline| deadline.then),
-        gates: stage.gates.iter().map(|gate| resolve_gate(&stage.name, gate, metrics)).collect::<Result<_, _>>()?,
+        gates: gates.collect::<Result<_, _>>()?,
     })
 }
 
 fn resolve_gate(
-    stage: &str,
+    place: &str,
     gate: &api::Gate,
     metrics: &BTreeMap<String, MetricDefinition>,
 ) -> Result<Gate, PlanError> {
-    let place = format!("spec.launch.stages[{stage}].gates[{}]", gate.name);
+    let place = format!("{place}.gates[{}]", gate.name);
     let check = match (&gate.metric, &gate.health) {
         (Some(metric), None) => GateCheck::Metric(Box::new(question(
             &place,
@@ -256,8 +308,12 @@ fn resolve_gate(
     Ok(Gate { name: gate.name.clone(), check, on_fail: gate.on_fail })
 }
 
-fn resolve_trigger(trigger: &api::Trigger, metrics: &BTreeMap<String, MetricDefinition>) -> Result<Trigger, PlanError> {
-    let place = format!("spec.launch.triggers[{}]", trigger.name);
+fn resolve_trigger(
+    place: &str,
+    trigger: &api::Trigger,
+    metrics: &BTreeMap<String, MetricDefinition>,
+) -> Result<Trigger, PlanError> {
+    let place = format!("{place}.triggers[{}]", trigger.name);
     let check = match (&trigger.metric, &trigger.health) {
         (Some(metric), None) => TriggerCheck::Metric(Box::new(question(
             &place,
@@ -369,6 +425,7 @@ pub fn basic(spec: &AgentDeploymentSpec) -> Plan {
     let plain = AgentDeploymentSpec { launch: None, metrics: None, ..spec.clone() };
     resolve(&plain).unwrap_or_else(|_| Plan {
         hash: String::new(), // cannot be: a test resolves the built-in plans
+        tightens: None,
         stages: Vec::new(),
         triggers: Vec::new(),
         interval: api::DEFAULT_INTERVAL,

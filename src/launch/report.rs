@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 
-use super::{Observation, Pods, Programmed, Route, WantedRevision, people};
+use super::{Observation, Pods, Programmed, Route, WantedRevision, freeze, people};
 use crate::api::conditions::{LAUNCHED, PROGRESSING, READY, RECONCILING, STALLED, clear, set};
 use crate::api::{Launch, Outcome, Phase, State, Summary, Verdict, clip};
 
@@ -19,8 +19,8 @@ pub fn summary(state: &State, seen: &Observation) -> Summary {
     let told = |launch: &Launch| launch.outcome != Some(Outcome::Succeeded) && !(settled && ended(launch));
     let shown = state.launch.as_ref().filter(|launch| told(launch));
     let Some(launch) = shown else {
-        let stable_now = || people::at_rest(state);
-        let reason = problem(state, seen).map_or_else(stable_now, |(_, message)| message);
+        let resting = || waits_frozen(state, seen).unwrap_or_else(|| people::at_rest(state));
+        let reason = problem(state, seen).map_or_else(resting, |(_, message)| message);
         return Summary {
             stable,
             canary: dash(),
@@ -77,7 +77,7 @@ pub fn conditions(
     set(conditions, (LAUNCHED, launched, &reason, &message), generation, now);
     if let Some(launch) = running {
         let message = format!("{}: {} at {}%, {}", launch.id, stage(launch), launch.weight, self::reason(launch));
-        let reason = format!("{:?}", launch.phase);
+        let reason = phase(launch, seen);
         set(conditions, (PROGRESSING, true, &reason, &message), generation, now);
         set(conditions, (RECONCILING, true, &reason, &message), generation, now);
     } else {
@@ -109,13 +109,15 @@ fn ready(state: &State, seen: &Observation) -> (bool, &'static str, String) {
 }
 
 fn launched(state: &State, seen: &Observation) -> (bool, String, String) {
+    let is_stable = |revision: &String| state.stable.as_ref().is_some_and(|stable| stable.revision == *revision);
     let revision = match &seen.wanted {
         WantedRevision::Known(revision) => revision,
+        WantedRevision::Refused { revision, .. } if is_stable(revision) => revision, // only the next launch waits
         WantedRevision::Refused { reason, message, .. } | WantedRevision::Unknown { reason, message } => {
             return (false, reason.clone(), message.clone());
         }
     };
-    if state.stable.as_ref().is_some_and(|stable| stable.revision == *revision) {
+    if is_stable(revision) {
         return (true, "Stable".to_owned(), format!("{revision} is stable"));
     }
     if let Some(rejected) = state.rejected.iter().find(|rejected| rejected.revision == *revision) {
@@ -124,13 +126,31 @@ fn launched(state: &State, seen: &Observation) -> (bool, String, String) {
         return (false, reason.to_owned(), format!("{} at {:.0}", rejected.reason, rejected.at));
     }
     match state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete) {
-        Some(launch) => {
-            (false, format!("{:?}", launch.phase), format!("{}: {}, {}", launch.id, stage(launch), reason(launch)))
-        }
+        Some(launch) => (false, phase(launch, seen), format!("{}: {}, {}", launch.id, stage(launch), reason(launch))),
         None if seen.paused => (false, "Paused".to_owned(), format!("{revision} waits: spec.paused is true")),
         None if state.pause.is_some() => (false, "Paused".to_owned(), people::waits(state, revision)),
-        None => (false, "Pending".to_owned(), format!("{revision} waits for its quiet time")),
+        None => match waits_frozen(state, seen) {
+            Some(frozen) => (false, "Frozen".to_owned(), format!("{revision} waits: {frozen}")),
+            None => (false, "Pending".to_owned(), format!("{revision} waits for its quiet time")),
+        },
     }
+}
+
+/// The phase of a running launch; or that it is frozen, which is no failure.
+fn phase(launch: &Launch, seen: &Observation) -> String {
+    let forward = matches!(launch.phase, Phase::Progressing | Phase::Promoting);
+    let frozen = forward && !launch.held && !seen.paused && freeze::holds(launch.trusted, seen).is_some();
+    if frozen { "Frozen".to_owned() } else { format!("{:?}", launch.phase) }
+}
+
+/// A new revision waits for the end of a freeze: until when.
+fn waits_frozen(state: &State, seen: &Observation) -> Option<String> {
+    let WantedRevision::Known(revision) = &seen.wanted else { return None };
+    let is_stable = state.stable.as_ref().is_some_and(|stable| stable.revision == *revision);
+    let is_rejected = state.rejected.iter().any(|rejected| rejected.revision == *revision);
+    let trusted = state.trusted.iter().any(|trusted| trusted.revision == *revision);
+    let frozen = freeze::holds(trusted, seen).filter(|_| !is_stable && !is_rejected && !seen.paused);
+    frozen.map(super::Frozen::words)
 }
 
 /// What a person must mend, as reason and message.

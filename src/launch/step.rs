@@ -6,7 +6,7 @@ use super::back::{finish_rollback, must_end, take_back, written_decision};
 use super::forward::{begin, climb, follow_pause, follow_plan, promote};
 use super::retire::retire;
 use super::wanted::wanted;
-use super::{Event, Observation, Plan, Step, people};
+use super::{Event, Observation, Plan, Step, freeze, people};
 use crate::api::{Launch, Phase, State};
 
 /// Decides one pass: what to remember, what the cluster should look like, what to tell, when to look again.
@@ -62,6 +62,7 @@ fn go_on(
         return take_back(launch, &written, state, seen, now, notes);
     }
     follow_pause(&mut launch, seen, now);
+    freeze::wake(seen, notes);
     follow_plan(&mut launch, plan, now, notes);
     if let Some(end) = must_end(&mut launch, plan, state, seen, now, notes) {
         return take_back(launch, &end, state, seen, now, notes);

@@ -14,6 +14,7 @@ use crate::api::{
     standard_metrics,
 };
 
+mod freezes;
 mod people;
 mod properties;
 mod scenarios;
@@ -51,6 +52,7 @@ fn trigger(name: &str, check: TriggerCheck, lasting: u64) -> Trigger {
 fn plan() -> Plan {
     Plan {
         hash: "plan-1".to_owned(),
+        tightens: None,
         stages: vec![stage("one", 5), stage("two", 25), stage("three", 50)],
         triggers: vec![
             trigger("errors", TriggerCheck::Metric(question(5)), 4),
@@ -102,6 +104,7 @@ impl Sim {
                 wanted: WantedRevision::Known(OCHRE.to_owned()),
                 replicas: 4,
                 paused: false,
+                freeze: Freeze::default(),
                 history_limit: 5,
                 pods: BTreeMap::new(),
                 route: Route::Seen { shares: Shares::AtRest, programmed: Programmed::Yes },

@@ -16,7 +16,7 @@ use kube::runtime::wait::{Condition, await_condition, conditions};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use sluice::api::{AgentDeployment, LaunchDecision};
+use sluice::api::{AgentDeployment, LaunchDecision, LaunchPlan};
 
 /// Field manager of everything that tests apply.
 pub const MANAGER: &str = "sluice-tests";
@@ -80,27 +80,28 @@ pub async fn client() -> anyhow::Result<Client> {
     Client::try_from(config).context("could not make a client of KUBECONFIG")
 }
 
-/// Applies the CRDs of the repository and waits until the API server serves them. Returns the one of agents.
-pub async fn apply_crds(client: &Client) -> anyhow::Result<CustomResourceDefinition> {
-    for plural in ["launchdecisions", "agentdeployments"] {
-        let applied = apply_crd(client, plural).await?;
-        if plural == "agentdeployments" {
-            return Ok(applied);
-        }
-    }
-    anyhow::bail!("no CRD of agents")
-}
-
-async fn apply_crd(client: &Client, plural: &str) -> anyhow::Result<CustomResourceDefinition> {
-    let file = path(&format!("crds/{plural}.yaml"));
-    let crd: CustomResourceDefinition = serde_norway::from_str(&std::fs::read_to_string(file)?)?;
+/// Applies the CRDs of the repository and waits until the API server serves them.
+pub async fn apply_crds(client: &Client) -> anyhow::Result<Vec<CustomResourceDefinition>> {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     let params = PatchParams::apply(MANAGER).force().validation_strict();
-    let applied =
-        api.patch(&crd.name_any(), &params, &Patch::Apply(&crd)).await.context("the API server refuses the CRD")?;
-    wait_for(&api, &applied.name_any(), "established", Duration::from_secs(30), conditions::is_crd_established())
-        .await?;
-    Ok(applied)
+    let mut all = Vec::new();
+    for file in crd_files()? {
+        let crd: CustomResourceDefinition = serde_norway::from_str(&std::fs::read_to_string(file)?)?;
+        let applied =
+            api.patch(&crd.name_any(), &params, &Patch::Apply(&crd)).await.context("the API server refuses the CRD")?;
+        wait_for(&api, &applied.name_any(), "established", Duration::from_secs(30), conditions::is_crd_established())
+            .await?;
+        all.push(applied);
+    }
+    Ok(all)
+}
+
+/// The generated CRDs.
+pub fn crd_files() -> anyhow::Result<Vec<PathBuf>> {
+    let mut files =
+        std::fs::read_dir(path("crds"))?.map(|entry| Ok(entry?.path())).collect::<anyhow::Result<Vec<_>>>()?;
+    files.sort();
+    Ok(files)
 }
 
 /// Makes a namespace with a name of its own, so that tests do not meet.
@@ -124,14 +125,14 @@ pub async fn remove_namespace(client: &Client, name: &str) -> anyhow::Result<()>
 pub async fn dry_run(client: &Client, namespace: &str, object: &Value) -> anyhow::Result<Result<Value, String>> {
     let params = PostParams { dry_run: true, field_manager: Some(MANAGER.to_owned()) };
     let mut object = object.clone();
-    let url = if object["kind"] == "LaunchDecision" {
-        if object["spec"]["by"].is_string() {
-            object["spec"]["by"] = whoami(client).await?.into(); // nobody decides in the name of another
-        }
-        LaunchDecision::url_path(&(), Some(namespace))
-    } else {
-        AgentDeployment::url_path(&(), Some(namespace))
+    let url = match object["kind"].as_str() {
+        Some("LaunchPlan") => LaunchPlan::url_path(&(), None),
+        Some("LaunchDecision") => LaunchDecision::url_path(&(), Some(namespace)),
+        _ => AgentDeployment::url_path(&(), Some(namespace)),
     };
+    if object["kind"] == "LaunchDecision" && object["spec"]["by"].is_string() {
+        object["spec"]["by"] = whoami(client).await?.into(); // nobody decides in the name of another
+    }
     let mut request = Request::new(url).create(&params, serde_json::to_vec(&object)?)?;
     *request.uri_mut() = format!("{}&fieldValidation=Strict", request.uri()).parse()?;
     match client.request::<Value>(request).await {

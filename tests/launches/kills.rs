@@ -14,7 +14,7 @@ use crate::history::History;
 use crate::{half_fails, shared};
 
 /// One at a time.
-static KILLING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+pub(crate) static KILLING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 #[tokio::test]
 async fn a_launch_goes_on_in_the_same_stage_after_the_operator_was_killed() -> anyhow::Result<()> {

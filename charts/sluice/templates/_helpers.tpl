@@ -37,5 +37,5 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 
 {{/* The administrator's configuration, as the controller reads it. */}}
 {{- define "sluice.config" -}}
-{{- dict "sources" .Values.sources "concurrency" .Values.concurrency | toYaml -}}
+{{- dict "sources" .Values.sources "concurrency" .Values.concurrency "freeze" .Values.freeze | toYaml -}}
 {{- end -}}

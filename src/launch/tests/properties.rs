@@ -16,6 +16,7 @@ enum Happening {
     Break(usize),
     Mend,
     Pause(bool),
+    Freeze(bool),
     Replicas(i32),
     Restart,
     EditPlan,
@@ -47,6 +48,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => (0..REVISIONS.len()).prop_map(Happening::Break),
         1 => Just(Happening::Mend),
         1 => any::<bool>().prop_map(Happening::Pause),
+        1 => any::<bool>().prop_map(Happening::Freeze),
         1 => (0..6).prop_map(Happening::Replicas),
         1 => Just(Happening::Restart),
         1 => Just(Happening::EditPlan),
@@ -72,6 +74,11 @@ fn happen(sim: &mut Sim, happening: &Happening) {
         Happening::Break(index) => sim.broken.push(REVISIONS[*index]),
         Happening::Mend => sim.broken.clear(),
         Happening::Pause(paused) => sim.seen.paused = *paused,
+        Happening::Freeze(frozen) => {
+            let until = after(sim.now, seconds(1_000_000));
+            let open = frozen.then(|| Frozen { window: "peak-week".to_owned(), until });
+            sim.seen.freeze = Freeze { changes_at: open.as_ref().map(|frozen| frozen.until), open };
+        }
         Happening::Replicas(replicas) => sim.seen.replicas = *replicas,
         Happening::EditPlan => sim.plan.hash.push('x'),
         Happening::RouteLost => sim.seen.route = Route::Missing,
@@ -173,6 +180,7 @@ fn promises(before: &Sim, step: &Step) {
         assert!(step.state.pause.is_none(), "left a stage under a person's pause");
         assert!(!before.seen.paused, "left a stage while paused");
     }
+    freeze_blocks_forward(before, step);
     // 3. Rollback wins: a bypass is answered in the pass that sees it.
     if let Some(old) = before.state.launch.as_ref().filter(|l| matches!(l.phase, Phase::Progressing | Phase::Promoting))
         && before.verdicts.get("bypass") == Some(&Verdict::Fail)
@@ -206,6 +214,19 @@ fn promises(before: &Sim, step: &Step) {
     }
 }
 
+/// 13. In a freeze no launch begins, no weight rises and nothing becomes stable, unless it goes back to what is trusted.
+fn freeze_blocks_forward(before: &Sim, step: &Step) {
+    let Some(new) = step.state.launch.as_ref().filter(|_| before.seen.freeze.open.is_some()) else { return };
+    let old = before.state.launch.as_ref();
+    let begins = old.is_none_or(|old| old.id != new.id);
+    assert!(!begins || new.trusted, "a launch began in a freeze: {new:?}");
+    if let Some(old) = old.filter(|old| old.id == new.id && !old.trusted) {
+        assert!(new.weight <= old.weight && new.stage <= old.stage, "a weight rose in a freeze: {old:?} {new:?}");
+        let moved = before.seen.service.as_ref() == Some(&new.revision);
+        assert!(moved || new.outcome == old.outcome || new.outcome != Some(Outcome::Succeeded), "promoted in a freeze");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
@@ -231,6 +252,7 @@ proptest! {
         pass(&mut sim, false); // what was decided is heard
         sim.read_back();
         sim.state.pause = None;
+        sim.seen.freeze = Freeze::default();
         sim.seen.replicas = 4;
         if let Route::Seen { programmed, .. } = &mut sim.seen.route {
             *programmed = Programmed::Yes;

@@ -1,0 +1,194 @@
+//! The plan of an agent: the LaunchPlan that it names, its freeze windows, and the copy of the plan that judges a running launch.
+//!
+//! A copy is an immutable ConfigMap named by the plan's hash, which proves its contents. It is used when the plan cannot be
+//! resolved any more: the launch is held, and judged as before.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::jiff::SignedDuration;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, ResourceExt};
+
+use super::Error;
+use super::context::{Context, Key};
+use super::perform::{create, delete};
+use super::prepare::Prepared;
+use crate::api::{AgentDeployment, AgentDeploymentSpec, BASIC, FreezeWindow, Launch, LaunchPlanSpec, Phase, clip};
+use crate::children::{self, Owner};
+use crate::launch::{self, Plan, PlanError, Window, WindowError, WrittenPlan};
+
+/// A copy that could not be read is read again after so long.
+const UNREADABLE: SignedDuration = SignedDuration::from_secs(3);
+
+/// Why an agent has no plan.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Problem {
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error(transparent)]
+    Window(#[from] WindowError),
+    /// A LaunchPlan that an older or newer Sluice wrote, or that was written around the schema.
+    #[error("LaunchPlan {0} cannot be read: {1}")]
+    Unreadable(String, String),
+    #[error("the cluster has no LaunchPlans: apply Sluice's CRDs (charts/sluice/crds), or remove spec.launch.planRef")]
+    NoKind,
+}
+
+impl Problem {
+    /// A word for conditions, and the mend.
+    fn reason(&self) -> (String, String) {
+        let missing = matches!(self, Self::Plan(PlanError::Missing(_)) | Self::NoKind);
+        let reason = if missing { "PlanMissing" } else { "PlanInvalid" };
+        (reason.to_owned(), clip(&self.to_string(), 512))
+    }
+}
+
+/// What judges an agent's launches.
+#[derive(Clone, Debug)]
+pub(crate) struct Judge {
+    /// As it is written; `None` when it cannot be resolved.
+    pub(crate) written: Option<WrittenPlan>,
+    /// It is the built-in plan, of which nobody needs a copy.
+    pub(crate) built_in: bool,
+    /// The freeze windows of plan and agent that can be understood, and the administrator's.
+    pub(crate) windows: Vec<Window>,
+}
+
+/// The plan and its windows. One that cannot be resolved holds every launch, under the built-in triggers.
+pub(crate) fn judge(ctx: &Context, spec: &AgentDeploymentSpec) -> (Plan, Judge, Option<(String, String)>) {
+    let mut windows = ctx.freeze.clone();
+    let named = named(ctx, spec);
+    let found = named.as_ref().ok().and_then(Option::as_ref);
+    let parsed = launch::freeze_windows(spec, found).into_iter().map(|(place, window)| Window::parse(&place, &window));
+    let mut wrong = None;
+    for window in parsed {
+        match window {
+            Ok(window) => windows.push(window),
+            Err(error) => wrong = wrong.or(Some(error)),
+        }
+    }
+    let resolved = named.and_then(|named| {
+        let written = WrittenPlan::of(spec, named.as_ref())?;
+        let plan = written.resolve()?;
+        wrong.map_or(Ok((plan, written)), |error| Err(error.into()))
+    });
+    match resolved {
+        Ok((plan, written)) => {
+            let built_in = plan.hash == launch::basic(spec).hash;
+            (plan, Judge { written: Some(written), built_in, windows }, None)
+        }
+        Err(problem) => (launch::basic(spec), Judge { written: None, built_in: true, windows }, Some(problem.reason())),
+    }
+}
+
+/// The LaunchPlan that an agent names; `None` when it names none, or the built-in one.
+fn named(ctx: &Context, spec: &AgentDeploymentSpec) -> Result<Option<LaunchPlanSpec>, Problem> {
+    let Some(name) = plan_ref(spec) else { return Ok(None) };
+    let Some(plans) = &ctx.caches.plans else {
+        return if name == BASIC { Ok(None) } else { Err(Problem::NoKind) };
+    };
+    match plans.get(&ObjectRef::new(name)).as_deref() {
+        None => Ok(None),
+        Some(plan) => match &plan.0 {
+            Ok(plan) => Ok(Some(plan.spec.clone())),
+            Err(error) => Err(Problem::Unreadable(name.to_owned(), error.error.clone())),
+        },
+    }
+}
+
+/// Name of the LaunchPlan that an agent asks for.
+pub(super) fn plan_ref(spec: &AgentDeploymentSpec) -> Option<&str> {
+    spec.launch.as_ref()?.plan_ref.as_ref().map(|plan| plan.name.as_str())
+}
+
+/// The version of the LaunchPlan that an agent names.
+pub(super) fn version(ctx: &Context, spec: &AgentDeploymentSpec) -> Option<String> {
+    let found = ctx.caches.plans.as_ref()?.get(&ObjectRef::new(plan_ref(spec)?))?;
+    found.resource_version()
+}
+
+/// The administrator's freeze windows.
+pub(crate) fn parse(windows: &[FreezeWindow]) -> Result<Vec<Window>, WindowError> {
+    windows.iter().map(|window| Window::parse(&format!("freeze[{}]", window.name), window)).collect()
+}
+
+// ---- the copy
+
+/// The plan that a pass judges by: the agent's, told whether it only tightens the running launch's; or that launch's copy
+/// when the agent's cannot be resolved.
+pub(crate) async fn in_force(
+    ctx: &Context,
+    key: &Key,
+    agent: &AgentDeployment,
+    prepared: Arc<Prepared>,
+) -> Arc<Prepared> {
+    let Some(launch) = running(agent).filter(|launch| launch.plan_hash != prepared.plan.hash) else {
+        return prepared;
+    };
+    let hash = &launch.plan_hash;
+    let (copy, retry_at) = match copy(ctx, key, hash).await {
+        Ok(copy) => (copy, None),
+        Err(error) => {
+            tracing::warn!(namespace = key.0, agent = key.1, %error, "the copy of the launch's plan cannot be read");
+            (None, Some(ctx.now() + UNREADABLE))
+        }
+    };
+    let mut changed = prepared.as_ref().clone();
+    changed.retry_at = changed.retry_at.into_iter().chain(retry_at).min();
+    if prepared.judge.written.is_some() {
+        let old = copy.or_else(|| Some(launch::basic(&agent.spec)).filter(|basic| basic.hash == *hash));
+        let tightens = old.is_some_and(|old| launch::only_tightens(&old, &prepared.plan));
+        changed.plan.tightens = tightens.then(|| hash.clone());
+    } else {
+        // without a copy the built-in triggers judge, and the launch stays in its stage
+        changed.plan = copy.unwrap_or_else(|| Plan { hash: hash.clone(), ..prepared.plan.clone() });
+    }
+    Arc::new(changed)
+}
+
+/// The launch that a plan judges; a rollback asks nobody.
+fn running(agent: &AgentDeployment) -> Option<&Launch> {
+    let launch = agent.status.as_ref()?.state.launch.as_ref()?;
+    Some(launch).filter(|launch| matches!(launch.phase, Phase::Progressing | Phase::Promoting))
+}
+
+/// The stored plan with this hash, if there is one that can be trusted.
+async fn copy(ctx: &Context, key: &Key, hash: &str) -> Result<Option<Plan>, Error> {
+    if let Some(known) = ctx.remember(key, |memory| memory.plan.clone()).filter(|plan| plan.hash == hash) {
+        return Ok(Some(known));
+    }
+    let api = Api::<ConfigMap>::namespaced(ctx.client.clone(), &key.0);
+    let name = children::plan_name(&key.1, hash);
+    let found = ctx.calls.read("ConfigMap", &name, api.get_opt(&name)).await?;
+    let plan = found.as_ref().and_then(children::stored_plan).and_then(|written| written.resolve().ok());
+    let Some(plan) = plan.filter(|plan| plan.hash == hash) else { return Ok(None) }; // an altered copy is none
+    ctx.remember(key, |memory| memory.plan = Some(plan.clone()));
+    Ok(Some(plan))
+}
+
+/// Stores the plan that judges a running launch, and removes the copies that no launch needs.
+pub(crate) async fn keep(
+    ctx: &Context,
+    key: &Key,
+    owner: &Owner,
+    prepared: &Prepared,
+    launch: Option<&Launch>,
+) -> Result<(), Error> {
+    let running = launch.filter(|launch| launch.phase != Phase::Complete);
+    let hash = running.map(|launch| launch.plan_hash.as_str());
+    let stored = ctx.caches.plan_copies_of(&key.0, &key.1);
+    let judged = running.is_some_and(|launch| launch.phase != Phase::RollingBack);
+    if let (true, Some(hash), Some(written)) = (judged, hash, &prepared.judge.written)
+        && prepared.plan.hash == hash
+        && !prepared.judge.built_in
+        && !stored.contains(hash)
+    {
+        let copy = children::plan_copy(owner, hash, written);
+        create::<ConfigMap>(ctx, key, "ConfigMap", &copy).await?;
+    }
+    for old in stored.iter().filter(|old| Some(old.as_str()) != hash) {
+        delete::<ConfigMap>(ctx, key, "ConfigMap", &children::plan_name(&key.1, old)).await?;
+    }
+    Ok(())
+}
