@@ -224,7 +224,7 @@ async fn service(
         }
         match write_service(ctx, agent, owner, step, found.as_ref(), &revision).await {
             Err(error) if step.wanted.falling && error.reason() == "Conflict" => {
-                found = live::service(ctx, &key).await?
+                found = live::service(ctx, &key).await?;
             }
             done => return done,
         }
@@ -252,19 +252,16 @@ async fn write_service(
     let version = live.and_then(|live| live.metadata.resource_version.clone());
     let marks = mark(ctx, step).annotations();
     let api = Api::<Service>::namespaced(ctx.client.clone(), &key.0);
-    let (params, patch) = match revision {
-        Ok(revision) => {
-            let mut service = children::agent_service(owner, revision.as_deref(), marks);
-            service.metadata.resource_version = version;
-            (PatchParams::apply(FIELD_MANAGER).force(), Patch::Apply(json!(service)))
-        }
+    let (params, patch) = if let Ok(revision) = revision {
+        let mut service = children::agent_service(owner, revision.as_deref(), marks);
+        service.metadata.resource_version = version;
+        (PatchParams::apply(FIELD_MANAGER).force(), Patch::Apply(json!(service)))
+    } else {
         // Stable's stored contents cannot be read: its pods are there all the same, and the Service is turned to them.
-        Err(_) => {
-            let selector = children::selector(name, step.wanted.service.as_deref());
-            let metadata = json!({"annotations": marks, "resourceVersion": version});
-            let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-            (params, Patch::Merge(json!({"metadata": metadata, "spec": {"selector": selector}})))
-        }
+        let selector = children::selector(name, step.wanted.service.as_deref());
+        let metadata = json!({"annotations": marks, "resourceVersion": version});
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        (params, Patch::Merge(json!({"metadata": metadata, "spec": {"selector": selector}})))
     };
     let write = async { api.patch(name, &params, &patch).await };
     ctx.calls.write("patch", "Service", name, write).await.map(drop)
