@@ -13,7 +13,8 @@ const CI: &str = "system:serviceaccount:default:ci";
 async fn nobody_decides_in_the_name_of_another_or_without_the_verb() -> anyhow::Result<()> {
     let cluster = Cluster::with_sluice().await?;
     let place = namespace(&cluster.client, "rights").await?;
-    for (role, user) in [("sluice-approver", "jane"), ("sluice-viewer", "bob"), ("sluice-editor", CI)] {
+    // who may view or edit a namespace has Sluice's roles by aggregation
+    for (role, user) in [("sluice-approver", "jane"), ("view", "bob"), ("edit", CI)] {
         bind(&cluster, &place, role, user).await?;
     }
     bind(&cluster, &place, "sluice-breakglass", "grace").await?;
@@ -27,6 +28,9 @@ async fn nobody_decides_in_the_name_of_another_or_without_the_verb() -> anyhow::
     ensure!(missing.contains("omar may not abort agentdeployment a: that takes the verb abort"), "{missing}");
     let viewer = refused(&cluster, &place, "bob", &decision("a", "d", "Abort", "bob")).await?;
     ensure!(viewer.contains("cannot create resource \"launchdecisions\""), "{viewer}");
+
+    let looks = kubectl(&cluster, &place, "bob", &["get", "agd,launchdecisions"], None).await?;
+    ensure!(looks.status.success(), "{}", String::from_utf8_lossy(&looks.stderr));
 
     // each role decides what it is for, and a ServiceAccount is a user like any other
     let mut with_gates = decision("a", "o", "Override", "jane");
