@@ -83,7 +83,9 @@ async fn annotate(client: &Client, namespace: &str, annotations: &Value) -> anyh
 async fn until_refused(client: &Client, namespace: &str, agent: &Value) -> anyhow::Result<String> {
     let began = Instant::now();
     loop {
-        if let Err(message) = common::dry_run(client, namespace, agent).await? {
+        let mut asked = agent.clone();
+        asked["metadata"]["name"] = json!("asked"); // one that exists would be refused for that
+        if let Err(message) = common::dry_run(client, namespace, &asked).await? {
             return Ok(message);
         }
         ensure!(began.elapsed() < Duration::from_mins(1), "the policy does not hold");
