@@ -63,6 +63,9 @@ pub struct AgentDeploymentSpec {
     /// Who moves the traffic. Without it the agent's Service moves in one write after the last stage, whose traffic is 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traffic: Option<Traffic>,
+    /// How runs end on a revision that has lost its traffic. Its pods stay for 10s when absent. Not part of the revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<Drain>,
     /// How the agent is measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics: Option<Metrics>,
@@ -194,6 +197,17 @@ pub struct Health {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256), regex(pattern = "^/"))]
     pub readiness_path: Option<String>,
+}
+
+/// How runs end on a revision that has lost its traffic.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("duration(self.deadline) >= duration('10s')").message("drain.deadline must be at least 10s: requests on their way need that long").field_path(".deadline"))]
+pub struct Drain {
+    /// A revision without traffic keeps its pods until the metric `runs_in_flight`, summed over them, is 0, and at most so long.
+    /// What cannot be measured counts as runs. Pods that others evict end after their own `terminationGracePeriodSeconds`.
+    #[schemars(schema_with = "schema::duration")]
+    pub deadline: Duration,
 }
 
 /// Who moves the traffic.

@@ -10,7 +10,7 @@ use kube::{Api, ResourceExt};
 use super::Error;
 use super::context::{Context, Key};
 use super::prepare::Prepared;
-use crate::api::{AgentDeployment, DEFAULT_HISTORY, Launch, Phase, State};
+use crate::api::{AgentDeployment, DEFAULT_HISTORY, Launch, Phase, State, span};
 use crate::launch::{CheckName, Decision, GateCheck, Observation, Plan, Pods, Question, Route, TriggerCheck};
 use crate::signals::Watch;
 use crate::traffic::HTTPRoute;
@@ -35,6 +35,7 @@ pub(crate) async fn observe(
         wanted: prepared.wanted.clone(),
         replicas: spec.replicas.unwrap_or(1),
         paused: spec.paused.unwrap_or(false),
+        drain: spec.drain.as_ref().map(|drain| span(&drain.deadline)),
         history_limit: usize::try_from(spec.revision_history_limit.unwrap_or(DEFAULT_HISTORY)).unwrap_or(1),
         pods: pods(ctx, key),
         route: shares(ctx, key, agent, route.as_ref()),

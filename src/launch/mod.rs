@@ -5,12 +5,13 @@
 
 mod back;
 mod capacity;
+mod drain;
 mod forward;
 mod gates;
 mod observation;
 mod plan;
 mod report;
-mod retire;
+mod soak;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -18,9 +19,9 @@ pub(crate) mod time;
 mod triggers;
 mod wanted;
 
+pub use drain::{RUNS_IN_FLIGHT, SETTLE, no_runs};
 pub use forward::QUIET;
 pub use observation::*;
 pub use plan::*;
 pub use report::{conditions, summary};
-pub use retire::SETTLE;
 pub use step::step;

@@ -29,11 +29,12 @@ pub fn summary(state: &State, seen: &Observation) -> Summary {
             reason: clip(&reason, LINE),
         };
     };
+    let soaks = launch.phase == Phase::Soaking; // its revision is stable, and there is no canary any more
     Summary {
         stable,
-        canary: launch.revision.clone(),
+        canary: if soaks { dash() } else { launch.revision.clone() },
         stage: stage(launch),
-        weight: format!("{}%", launch.weight),
+        weight: if soaks { dash() } else { format!("{}%", launch.weight) },
         verdict: worst(launch).map_or_else(dash, |verdict| format!("{verdict:?}")),
         reason: clip(&reason(launch), LINE),
     }
@@ -42,7 +43,7 @@ pub fn summary(state: &State, seen: &Observation) -> Summary {
 fn stage(launch: &Launch) -> String {
     match launch.phase {
         Phase::Progressing => format!("{} {}/{}", launch.stage_name, launch.stage + 1, launch.stages),
-        Phase::Promoting => launch.stage_name.clone(),
+        Phase::Promoting | Phase::Soaking => launch.stage_name.clone(),
         Phase::RollingBack => "RollingBack".to_owned(),
         Phase::Complete => launch.outcome.map_or_else(String::new, |outcome| format!("{outcome:?}")),
     }
@@ -78,7 +79,11 @@ pub fn conditions(
         let message = format!("{}: {} at {}%, {}", launch.id, stage(launch), launch.weight, self::reason(launch));
         let reason = format!("{:?}", launch.phase);
         set(conditions, (PROGRESSING, true, &reason, &message), generation, now);
-        set(conditions, (RECONCILING, true, &reason, &message), generation, now);
+        if launch.phase == Phase::Soaking {
+            clear(conditions, RECONCILING); // what was asked for is there: whoever waits for it need not wait for the soak
+        } else {
+            set(conditions, (RECONCILING, true, &reason, &message), generation, now);
+        }
     } else {
         set(conditions, (PROGRESSING, false, "NoLaunch", "no launch runs"), generation, now);
         clear(conditions, RECONCILING);
@@ -114,6 +119,10 @@ fn launched(state: &State, seen: &Observation) -> (bool, String, String) {
             return (false, reason.clone(), message.clone());
         }
     };
+    let soaks = |launch: &&Launch| launch.phase == Phase::Soaking && launch.revision == *revision;
+    if let Some(launch) = state.launch.as_ref().filter(soaks) {
+        return (true, "Soaking".to_owned(), format!("{revision} is stable and {}", reason(launch)));
+    }
     if state.stable.as_ref().is_some_and(|stable| stable.revision == *revision) {
         return (true, "Stable".to_owned(), format!("{revision} is stable"));
     }

@@ -16,6 +16,7 @@ use crate::api::{
 
 mod properties;
 mod scenarios;
+mod soak;
 
 const OCHRE: &str = "ochre";
 const TEAL: &str = "teal";
@@ -57,6 +58,8 @@ fn plan() -> Plan {
             trigger("restarts", TriggerCheck::Restarts(3, seconds(60)), 0),
             trigger("unready", TriggerCheck::Condition(PodCondition::Unready), 120),
         ],
+        soak: seconds(0),
+        canary_pods: 1,
         interval: seconds(1),
         source: "default".to_owned(),
     }
@@ -101,6 +104,7 @@ impl Sim {
                 wanted: WantedRevision::Known(OCHRE.to_owned()),
                 replicas: 4,
                 paused: false,
+                drain: None,
                 history_limit: 5,
                 pods: BTreeMap::new(),
                 route: Route::Seen { shares: Shares::AtRest, programmed: Programmed::Yes },
@@ -155,7 +159,7 @@ impl Sim {
         ];
         for name in names {
             let text = match &name {
-                CheckName::Gate(_, name) | CheckName::Trigger(name) => name.clone(),
+                CheckName::Gate(_, name) | CheckName::Trigger(name) | CheckName::Drained(name) => name.clone(),
             };
             let verdict = self.verdicts.get(&text).copied().unwrap_or(Verdict::Pass);
             let measured = Measured { verdict, message: format!("{text} says {verdict:?}"), sampled_at: self.now };

@@ -114,7 +114,7 @@ fn promises(before: &Sim, step: &Step) {
         let bound = match launch.phase {
             Phase::Progressing => before.plan.stages[usize::try_from(launch.stage).unwrap()].weight,
             Phase::Promoting => 100,
-            Phase::RollingBack | Phase::Complete => before.state.launch.as_ref().map_or(0, |launch| launch.weight),
+            Phase::RollingBack | Phase::Soaking | Phase::Complete => before.state.launch.as_ref().map_or(0, |launch| launch.weight),
         };
         assert!(*weight <= bound, "weight {weight} above {bound}");
         // 6. Finality: a weight never rises for a rejected revision.
