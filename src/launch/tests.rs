@@ -66,7 +66,7 @@ fn plan() -> Plan {
 }
 
 /// A pretended cluster: it does what the core wants, and pods become ready unless their revision is broken.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Sim {
     plan: Plan,
     state: State,
