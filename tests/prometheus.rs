@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // clippy exempts test functions, not their helpers
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -332,6 +332,7 @@ async fn the_sampler_brings_it_to_a_verdict(prometheus: &Prometheus) {
         interval: Duration::from_secs(1),
         canary: "0c0ffee000".to_owned(),
         stable: Some("5ab1e00000".to_owned()),
+        draining: BTreeMap::new(),
         ready_pods: 2,
         questions: [(check("errors"), ratio), (check("slow"), at_most("latency_p95", "1.2"))].into(),
     };

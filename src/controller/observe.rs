@@ -14,7 +14,7 @@ use crate::api::{AgentDeployment, DEFAULT_HISTORY, Launch, Phase, State, span};
 use crate::launch::{CheckName, Decision, GateCheck, Observation, Plan, Pods, Question, Route, TriggerCheck};
 use crate::signals::Watch;
 use crate::traffic::HTTPRoute;
-use crate::{children, traffic};
+use crate::{children, launch, traffic};
 
 /// Reads the caches; what moves traffic is read from the API server itself while a launch runs.
 pub(crate) async fn observe(
@@ -44,7 +44,7 @@ pub(crate) async fn observe(
         trouble: ctx.remember(key, |memory| memory.trouble.clone()),
         measured: BTreeMap::new(),
     };
-    ask(ctx, key, prepared, state, &seen); // the answers below are judged by the pods that are ready now
+    ask(ctx, key, agent, prepared, state, &seen); // the answers below are judged by the pods that are ready now
     seen.measured = ctx.sampler.latest(key);
     Ok(seen)
 }
@@ -110,27 +110,42 @@ fn shares(ctx: &Context, key: &Key, agent: &AgentDeployment, route: Option<&HTTP
     }
 }
 
-/// Tells the sampler what a pass wants to know. Only agents that launch are measured.
-pub(crate) fn ask(ctx: &Context, key: &Key, prepared: &Prepared, state: &State, seen: &Observation) {
-    let running = state.launch.as_ref();
-    let Some(launch) = running.filter(|launch| matches!(launch.phase, Phase::Progressing | Phase::Promoting)) else {
+/// Tells the sampler what a pass wants to know. Only agents that launch, soak or drain are measured.
+pub(crate) fn ask(
+    ctx: &Context,
+    key: &Key,
+    agent: &AgentDeployment,
+    prepared: &Prepared,
+    state: &State,
+    seen: &Observation,
+) {
+    let judged = |launch: &&Launch| matches!(launch.phase, Phase::Progressing | Phase::Promoting | Phase::Soaking);
+    let launch = state.launch.as_ref().filter(judged);
+    let ready = |revision: &String| seen.pods.get(revision).map_or(0, |pods| pods.ready);
+    let mut questions = launch.map_or_else(BTreeMap::new, |launch| questions(&prepared.plan, launch));
+    let draining: BTreeMap<String, i32> =
+        launch::draining(state, seen).map(|revision| (revision.clone(), ready(revision))).collect();
+    let no_runs = launch::definitions(&agent.spec).remove(launch::RUNS_IN_FLIGHT).map(launch::no_runs);
+    questions.extend(draining.keys().filter_map(|revision| Some((CheckName::Drained(revision.clone()), no_runs.clone()?))));
+    if launch.is_none() && questions.is_empty() {
         ctx.sampler.forget(key);
         return;
-    };
-    let questions = questions(&prepared.plan, launch.stage, launch.phase);
+    }
     let watch = Watch {
         source: prepared.plan.source.clone(),
         interval: prepared.plan.interval,
-        canary: launch.revision.clone(),
-        stable: launch.stable.clone(),
-        ready_pods: seen.pods.get(&launch.revision).map_or(0, |pods| pods.ready),
+        canary: launch.map(|launch| launch.revision.clone()).unwrap_or_default(),
+        stable: launch.and_then(|launch| launch.stable.clone()),
+        ready_pods: launch.map_or(0, |launch| ready(&launch.revision)),
+        draining,
         questions,
     };
     ctx.sampler.watch(key.clone(), watch);
 }
 
-/// The questions of the stage's gates and of all triggers.
-fn questions(plan: &Plan, stage: i32, phase: Phase) -> BTreeMap<CheckName, Question> {
+/// The questions of the stage's gates and of all triggers that mean anything now.
+fn questions(plan: &Plan, launch: &Launch) -> BTreeMap<CheckName, Question> {
+    let (stage, phase) = (launch.stage, launch.phase);
     let climbing = phase == Phase::Progressing;
     let gates = plan
         .stages
@@ -142,7 +157,8 @@ fn questions(plan: &Plan, stage: i32, phase: Phase) -> BTreeMap<CheckName, Quest
         GateCheck::Metric(question) => Some((CheckName::Gate(stage, gate.name.clone()), (**question).clone())),
         GateCheck::Health(_) => None,
     });
-    let triggers = plan.triggers.iter().filter_map(|trigger| match &trigger.check {
+    let triggers = plan.triggers.iter().filter(|trigger| launch::is_judged(trigger, phase));
+    let triggers = triggers.filter_map(|trigger| match &trigger.check {
         TriggerCheck::Metric(question) => Some((CheckName::Trigger(trigger.name.clone()), (**question).clone())),
         TriggerCheck::Restarts(..) | TriggerCheck::Condition(_) => None,
     });

@@ -40,7 +40,7 @@ pub(crate) async fn reconcile(watched: &WatchedAgent, ctx: &Context) -> Result<A
     let seen = observe::observe(ctx, &key, &agent, &prepared, &state).await?;
     let now = ctx.now();
     let step = launch::step(&prepared.plan, &state, &seen, now);
-    observe::ask(ctx, &key, &prepared, &step.state, &seen);
+    observe::ask(ctx, &key, &agent, &prepared, &step.state, &seen);
 
     let fallen =
         if step.wanted.falling { perform::traffic(ctx, &agent, &prepared, &seen, &step).await } else { Ok(()) };

@@ -87,8 +87,14 @@ fn look(retiring: &RetiringRevision, plan: &Plan, seen: &Observation, now: Times
     }
 }
 
+/// The revisions whose runs are waited for.
+pub fn draining<'a>(state: &'a State, seen: &'a Observation) -> impl Iterator<Item = &'a String> {
+    let waiting = state.retiring.iter().filter(|retiring| waits_for_runs(retiring, seen).is_some());
+    waiting.map(|retiring| &retiring.revision)
+}
+
 /// How long its runs may take, if it has pods on which there may be some.
-pub(super) fn waits_for_runs(retiring: &RetiringRevision, seen: &Observation) -> Option<Duration> {
+fn waits_for_runs(retiring: &RetiringRevision, seen: &Observation) -> Option<Duration> {
     let has_pods = seen.pods.get(&retiring.revision).is_some_and(|pods| pods.size > 0);
     seen.drain.filter(|_| has_pods && !retiring.idle)
 }

@@ -19,9 +19,10 @@ pub(crate) mod time;
 mod triggers;
 mod wanted;
 
-pub use drain::{RUNS_IN_FLIGHT, SETTLE, no_runs};
+pub use drain::{RUNS_IN_FLIGHT, SETTLE, draining, no_runs};
 pub use forward::QUIET;
 pub use observation::*;
 pub use plan::*;
 pub use report::{conditions, summary};
+pub use soak::is_judged;
 pub use step::step;

@@ -140,6 +140,25 @@ fn launched(state: &State, seen: &Observation) -> (bool, String, String) {
     }
 }
 
+/// Pods that Kubernetes does not make, of the running launch's revision or of stable: why, and the mend.
+fn pods_refused(state: &State, seen: &Observation) -> Option<(String, String)> {
+    let running = state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
+    let launched = running.map(|launch| &launch.revision);
+    let stable = state.stable.as_ref().map(|stable| &stable.revision);
+    launched.into_iter().chain(stable).find_map(|revision| {
+        let pods = seen.pods.get(revision).filter(|pods| pods.ready < pods.size)?;
+        let why = pods.refused.as_ref()?;
+        let (reason, mend) = if why.contains("exceeded quota") {
+            let both = "a launch runs both revisions beside each other: raise the quota, or lower spec.replicas";
+            ("QuotaExceeded", if running.is_some() { both } else { "raise the quota, or lower spec.replicas" })
+        } else {
+            ("PodsRefused", "see to what the message names: an admission policy, a limit, a missing object")
+        };
+        let message = format!("Kubernetes refuses pods of {revision} ({}/{} ready): {why}; {mend}", pods.ready, pods.size);
+        Some((reason.to_owned(), clip(&message, 1024)))
+    })
+}
+
 /// What a person must mend, as reason and message.
 fn problem(state: &State, seen: &Observation) -> Option<(String, String)> {
     let running = state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
@@ -164,6 +183,9 @@ fn problem(state: &State, seen: &Observation) -> Option<(String, String)> {
     if let Some(launch) = running.filter(|launch| launch.held) {
         let mend = "edit the plan or the agent to go on";
         return Some(("DeadlinePassed".to_owned(), format!("{}; {mend}", launch.message.clone().unwrap_or_default())));
+    }
+    if let Some(refused) = pods_refused(state, seen) {
+        return Some(refused);
     }
     if running.is_some_and(|launch| launch.phase == Phase::RollingBack && launch.weight > 0) {
         let message = "the canary is to be taken back, but stable has no ready pod; see the events of stable's pods";

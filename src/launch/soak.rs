@@ -110,7 +110,7 @@ pub(super) fn give_back(launch: &Launch, state: &mut State, now: Timestamp) {
 }
 
 /// Whether a trigger means anything now: in soak the previous revision has no traffic to compare with.
-pub(super) fn is_judged(trigger: &Trigger, phase: Phase) -> bool {
+pub fn is_judged(trigger: &Trigger, phase: Phase) -> bool {
     let compares =
         matches!(&trigger.check, TriggerCheck::Metric(question) if question.compare != Compare::Value);
     !(compares && phase == Phase::Soaking)

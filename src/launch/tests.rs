@@ -131,6 +131,10 @@ impl Sim {
         self
     }
 
+    fn launch_began(&self, stage: &str) -> bool {
+        self.state.launch.as_ref().is_some_and(|l| l.stage_name == stage && l.began_at.is_some())
+    }
+
     fn launch(&self) -> &crate::api::Launch {
         self.state.launch.as_ref().expect("a launch")
     }

@@ -382,6 +382,75 @@ fn an_agent_that_launches_all_day_with_a_long_drain_stays_within_its_status() {
 }
 
 #[test]
+fn a_quota_that_cannot_hold_both_revisions_is_told_with_its_mend_and_touches_nothing() {
+    let mut sim = Sim::with_stable();
+    sim.plan.triggers.clear();
+    sim.plan.stages[0].deadline = seconds(60);
+    sim.broken.push(TEAL);
+    sim.want(TEAL).run(10);
+    let quota = r#"pods "teal-1" is forbidden: exceeded quota: small, requested: pods=1, used: pods=4, limited: pods=4"#;
+    sim.seen.pods.get_mut(TEAL).unwrap().refused = Some(quota.to_owned());
+    sim.run(5);
+    let stalled = condition(&sim, "Stalled");
+    assert!(stalled.starts_with("True QuotaExceeded Kubernetes refuses pods of teal (0/1 ready): pods"), "{stalled}");
+    assert!(stalled.ends_with("raise the quota, or lower spec.replicas"), "{stalled}");
+    assert_eq!((sim.weight(), size(&sim, OCHRE), sim.launch().phase), (0, 4, Phase::Progressing));
+    assert!(condition(&sim, "Ready").starts_with("True Serving 4/4"));
+    let mut mended = sim.clone();
+    sim.run(60);
+    assert_eq!((sim.launch().reason.as_deref(), size(&sim, OCHRE)), (Some("DeadlinePassed"), 4), "the deadline runs");
+    mended.broken.clear();
+    mended.until(10, "traffic", |sim| sim.weight() == 5);
+    assert!(!condition(&mended, "Stalled").starts_with("True"), "an old refusal is over when the pods are there");
+    sim.seen.pods.get_mut(OCHRE).unwrap().refused = Some("denied by policy".into());
+    sim.broken.push(OCHRE);
+    sim.run(2);
+    assert!(condition(&sim, "Stalled").starts_with("True PodsRefused"), "{}", condition(&sim, "Stalled"));
+}
+
+#[test]
+fn a_small_share_has_as_many_pods_as_the_plan_wants_at_least() {
+    let mut sim = Sim::with_stable();
+    sim.plan.canary_pods = 3;
+    sim.broken.push(TEAL);
+    sim.want(TEAL).run(10);
+    assert_eq!((size(&sim, TEAL), sim.weight()), (3, 0));
+    assert_eq!(sim.launch().message.as_deref(), Some("waiting for pods of teal: 0/3 ready"));
+    sim.broken.clear();
+    sim.until(5, "traffic", |sim| sim.weight() == 5);
+    sim.seen.replicas = 2;
+    sim.run(2);
+    assert_eq!(size(&sim, TEAL), 2, "never more than all the traffic needs");
+}
+
+#[test]
+fn a_single_pod_is_launched_beside_a_single_pod() {
+    let mut sim = Sim::with_stable();
+    sim.seen.replicas = 1;
+    sim.run(2);
+    sim.want(TEAL).until(30, "5 %", |sim| sim.weight() == 5);
+    assert_eq!((size(&sim, OCHRE), size(&sim, TEAL)), (1, 1));
+    sim.until(200, "stable", |sim| sim.stable() == TEAL);
+}
+
+#[test]
+fn a_scaler_in_a_stage_is_followed_and_restarts_no_clock() {
+    let mut sim = Sim::with_stable();
+    sim.plan.stages[1].min_duration = seconds(60);
+    sim.want(TEAL).until(60, "25 %", |sim| sim.launch_began("two"));
+    let before = sim.launch().clone();
+    for replicas in [8, 3, 0, 1, 6] {
+        sim.seen.replicas = replicas;
+        sim.run(2);
+        assert_eq!(size(&sim, OCHRE), replicas.max(4), "stable holds what it had until the launch ends");
+    }
+    let now = sim.launch();
+    assert_eq!((now.number, now.entered_at, &now.stage_name), (1, before.entered_at, &before.stage_name));
+    sim.until(300, "stable", |sim| sim.stable() == TEAL);
+    assert_eq!((sim.launch().number, size(&sim, TEAL)), (1, 6));
+}
+
+#[test]
 fn runs_are_summed_over_the_pods_whatever_the_gauge_says() {
     let mut metric = standard_metrics().into_iter().find(|metric| metric.name == "runs_in_flight").unwrap();
     metric.gauge.as_mut().unwrap().across = crate::api::Across::Max;
