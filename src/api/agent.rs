@@ -43,9 +43,9 @@ use super::{AgentDeploymentStatus, LaunchPlanSpec, Metrics, rules, schema};
 #[x_kube(validation = rules::triggers_name_metrics())]
 #[x_kube(validation = rules::rates_need_a_floor())]
 pub struct AgentDeploymentSpec {
-    /// How many pods all the traffic needs. 1 when absent. Not part of the revision.
+    /// How many pods all the traffic needs; a HorizontalPodAutoscaler may set it. 1 when absent. Not part of the revision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 1000))]
+    #[schemars(range(min = 0, max = 1000), extend("default" = 1))] // `scale` fails on an object without the field
     pub replicas: Option<i32>,
     /// The agent's pods.
     pub template: PodTemplate,

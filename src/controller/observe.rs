@@ -126,7 +126,8 @@ pub(crate) fn ask(
     let draining: BTreeMap<String, i32> =
         launch::draining(state, seen).map(|revision| (revision.clone(), ready(revision))).collect();
     let no_runs = launch::definitions(&agent.spec).remove(launch::RUNS_IN_FLIGHT).map(launch::no_runs);
-    questions.extend(draining.keys().filter_map(|revision| Some((CheckName::Drained(revision.clone()), no_runs.clone()?))));
+    questions
+        .extend(draining.keys().filter_map(|revision| Some((CheckName::Drained(revision.clone()), no_runs.clone()?))));
     if launch.is_none() && questions.is_empty() {
         ctx.sampler.forget(key);
         return;

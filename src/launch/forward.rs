@@ -10,9 +10,7 @@ use super::time::{after, between};
 use super::triggers::SEEN_RESTARTS;
 use super::wanted::{read_back, service_moved};
 use super::{Observation, Plan, Pods, Programmed, Route, Shares, WantedRevision, capacity, gates, soak};
-use crate::api::{
-    Launch, Outcome, PendingRevision, Phase, RejectedRevision, SeenRestart, StableRevision, State, clip,
-};
+use crate::api::{Launch, Outcome, PendingRevision, Phase, RejectedRevision, SeenRestart, StableRevision, State, clip};
 
 /// A new revision is left alone for so long, so that edits close together are one launch.
 pub const QUIET: Duration = Duration::from_secs(3);

@@ -154,7 +154,8 @@ fn pods_refused(state: &State, seen: &Observation) -> Option<(String, String)> {
         } else {
             ("PodsRefused", "see to what the message names: an admission policy, a limit, a missing object")
         };
-        let message = format!("Kubernetes refuses pods of {revision} ({}/{} ready): {why}; {mend}", pods.ready, pods.size);
+        let message =
+            format!("Kubernetes refuses pods of {revision} ({}/{} ready): {why}; {mend}", pods.ready, pods.size);
         Some((reason.to_owned(), clip(&message, 1024)))
     })
 }

@@ -111,8 +111,7 @@ pub(super) fn give_back(launch: &Launch, state: &mut State, now: Timestamp) {
 
 /// Whether a trigger means anything now: in soak the previous revision has no traffic to compare with.
 pub fn is_judged(trigger: &Trigger, phase: Phase) -> bool {
-    let compares =
-        matches!(&trigger.check, TriggerCheck::Metric(question) if question.compare != Compare::Value);
+    let compares = matches!(&trigger.check, TriggerCheck::Metric(question) if question.compare != Compare::Value);
     !(compares && phase == Phase::Soaking)
 }
 

@@ -3,8 +3,8 @@
 use k8s_openapi::jiff::Timestamp;
 
 use super::back::{finish_rollback, must_end, take_back, written_decision};
-use super::forward::{begin, climb, follow_pause, follow_plan, promote};
 use super::drain::retire;
+use super::forward::{begin, climb, follow_pause, follow_plan, promote};
 use super::soak;
 use super::wanted::wanted;
 use super::{Event, Observation, Plan, Step};

@@ -371,8 +371,7 @@ impl Sampler {
             let stable_asked = watch.stable.as_ref().is_none_or(asked);
             let next = self.aligned(watch.interval);
             for (name, check) in checks {
-                let asked = asked(watch.subject(name).0)
-                    && (stable_asked || check.question.compare == Compare::Value);
+                let asked = asked(watch.subject(name).0) && (stable_asked || check.question.compare == Compare::Value);
                 if !asked || check.ask.as_ref() != Some(&done.ask) {
                     continue;
                 }

@@ -127,7 +127,9 @@ fn promises(before: &Sim, step: &Step) {
         let bound = match launch.phase {
             Phase::Progressing => before.plan.stages[usize::try_from(launch.stage).unwrap()].weight,
             Phase::Promoting => 100,
-            Phase::RollingBack | Phase::Soaking | Phase::Complete => before.state.launch.as_ref().map_or(0, |launch| launch.weight),
+            Phase::RollingBack | Phase::Soaking | Phase::Complete => {
+                before.state.launch.as_ref().map_or(0, |launch| launch.weight)
+            }
         };
         assert!(*weight <= bound, "weight {weight} above {bound}");
         // 6. Finality: a weight never rises for a rejected revision.
@@ -163,7 +165,11 @@ fn promises(before: &Sim, step: &Step) {
         assert!(!before.seen.paused, "left a stage while paused");
     }
     // 3. Rollback wins: a bypass is answered in the pass that sees it.
-    if let Some(old) = before.state.launch.as_ref().filter(|l| matches!(l.phase, Phase::Progressing | Phase::Promoting | Phase::Soaking))
+    if let Some(old) = before
+        .state
+        .launch
+        .as_ref()
+        .filter(|l| matches!(l.phase, Phase::Progressing | Phase::Promoting | Phase::Soaking))
         && before.verdicts.get("bypass") == Some(&Verdict::Fail)
         && before.now > old.started_at
     {
@@ -177,7 +183,10 @@ fn promises(before: &Sim, step: &Step) {
         assert!(running.is_some_and(|launch| launch.weight == 100 && launch.revision == *service));
         let waits = |pods: &Pods| pods.ready == 0;
         let dead = before.seen.pods.get(&stable.revision).is_none_or(waits);
-        assert!(running.is_some_and(|launch| launch.phase == Phase::Promoting || launch.phase == Phase::RollingBack && dead));
+        assert!(
+            running
+                .is_some_and(|launch| launch.phase == Phase::Promoting || launch.phase == Phase::RollingBack && dead)
+        );
     }
     // While it soaks its revision is stable, and the way back is open at full size.
     if let Some(launch) = running.filter(|launch| launch.phase == Phase::Soaking) {

@@ -64,7 +64,11 @@ fn a_trigger_in_soak_returns_to_the_previous_revision_in_the_same_pass() {
     sim.say("success", Verdict::Error).run(50);
     let step = sim.say("bypass", Verdict::Fail).tick();
     assert!(step.wanted.falling);
-    assert_eq!(step.wanted.service.as_deref(), Some(OCHRE), "the agent's Service returns with the very pass that sees it");
+    assert_eq!(
+        step.wanted.service.as_deref(),
+        Some(OCHRE),
+        "the agent's Service returns with the very pass that sees it"
+    );
     assert_eq!(step.wanted.shares, Some(Shares::Split { stable: OCHRE.into(), canary: TEAL.into(), weight: 0 }));
     assert_eq!(step.wanted.decision.as_ref().map(|d| d.outcome), Some(Outcome::RolledBack));
     assert_eq!(sim.stable(), OCHRE);
@@ -344,7 +348,8 @@ fn a_canary_that_was_taken_back_drains_too_unless_it_never_had_traffic() {
     let mut sim = Sim::with_stable();
     sim.seen.drain = Some(seconds(600));
     sim.broken.push(TEAL);
-    sim.want(TEAL).until(200, "rolled back", |sim| sim.state.launch.as_ref().is_some_and(|l| l.phase == Phase::Complete));
+    sim.want(TEAL)
+        .until(200, "rolled back", |sim| sim.state.launch.as_ref().is_some_and(|l| l.phase == Phase::Complete));
     sim.run(12);
     assert_eq!(size(&sim, TEAL), 0, "nobody runs on a revision that never had traffic");
 }
@@ -388,7 +393,8 @@ fn a_quota_that_cannot_hold_both_revisions_is_told_with_its_mend_and_touches_not
     sim.plan.stages[0].deadline = seconds(60);
     sim.broken.push(TEAL);
     sim.want(TEAL).run(10);
-    let quota = r#"pods "teal-1" is forbidden: exceeded quota: small, requested: pods=1, used: pods=4, limited: pods=4"#;
+    let quota =
+        r#"pods "teal-1" is forbidden: exceeded quota: small, requested: pods=1, used: pods=4, limited: pods=4"#;
     sim.seen.pods.get_mut(TEAL).unwrap().refused = Some(quota.to_owned());
     sim.run(5);
     let stalled = condition(&sim, "Stalled");
