@@ -69,6 +69,7 @@ fn third<'a>(launch: &Launch, state: &State, seen: &'a Observation) -> Option<&'
 }
 
 /// Whether a revision that became stable has shown itself.
+#[derive(Clone, Copy)]
 enum Trust<'a> {
     /// Nothing fired until the end.
     Earned,

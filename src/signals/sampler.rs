@@ -440,16 +440,15 @@ impl Check {
             (Some(preflight), Verdict::Insufficient) => short(&format!("{said}: {preflight}")),
             _ => said,
         };
-        self.measured = Some(match (self.dated, seen.taken) {
-            (false, _) => Measured { verdict, message, sampled_at: seen.at },
-            (true, Some(taken)) => Measured { verdict, message, sampled_at: taken.min(seen.at) },
-            (true, None) if verdict == Verdict::Pass => Measured {
-                verdict: Verdict::Insufficient,
-                message: short(&format!("{message}, but not when: define it as a gauge")),
-                sampled_at: seen.at,
-            },
-            (true, None) => Measured { verdict, message, sampled_at: seen.at },
-        });
+        let (verdict, message, sampled_at) = match seen.taken {
+            Some(taken) if self.dated => (verdict, message, taken.min(seen.at)),
+            None if self.dated && verdict == Verdict::Pass => {
+                let mend = format!("{message}, but not when: define it as a gauge");
+                (Verdict::Insufficient, short(&mend), seen.at)
+            }
+            _ => (verdict, message, seen.at),
+        };
+        self.measured = Some(Measured { verdict, message, sampled_at });
     }
 
     fn fail(&mut self, source: &Source, why: &str, at: Timestamp) {
