@@ -298,7 +298,9 @@ fn no_data_holds_until_the_drain_deadline() {
         let mut sim = draining();
         let since = sim.state.retiring[0].since;
         for _ in 0..590 {
-            verdict.into_iter().for_each(|verdict| runs(&mut sim, OCHRE, verdict));
+            if let Some(verdict) = verdict {
+                runs(&mut sim, OCHRE, verdict);
+            }
             sim.tick();
             assert_eq!(size(&sim, OCHRE), 4, "{verdict:?} at {:?}", sim.now.duration_since(since));
         }

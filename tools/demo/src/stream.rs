@@ -45,7 +45,7 @@ impl Streams {
         let url = format!("{}/runs/stream?seconds={seconds}", config.url.trim_end_matches('/'));
         let timeout = Duration::from_secs(seconds) + Duration::from_mins(1);
         let target = Target::new(&Config { url, timeout, ..config.clone() })?;
-        let (begun, mut first) = mpsc::channel(count.max(1));
+        let (tell, mut first) = mpsc::channel(count.max(1));
         let mut runs = JoinSet::new();
         for _ in 0..count {
             let answer = target.send().await?;
@@ -54,9 +54,9 @@ impl Streams {
             if !answer.status().is_success() {
                 bail!("revision {revision} answered {}", answer.status());
             }
-            runs.spawn(follow(answer, revision, begun.clone()));
+            runs.spawn(follow(answer, revision, tell.clone()));
         }
-        drop(begun);
+        drop(tell);
         let mut revisions = Vec::new();
         while let Some(revision) = first.recv().await {
             revisions.push(revision);
@@ -79,13 +79,13 @@ impl Streams {
 }
 
 /// Reads a run to its end.
-async fn follow(mut answer: reqwest::Response, revision: String, begun: mpsc::Sender<String>) -> Run {
+async fn follow(mut answer: reqwest::Response, revision: String, tell: mpsc::Sender<String>) -> Run {
     let (began, mut told) = (Timestamp::now(), Vec::new());
     let broken = loop {
         match answer.chunk().await {
             Ok(Some(chunk)) => {
                 if told.is_empty() {
-                    let _ = begun.send(revision.clone()).await;
+                    let _ = tell.send(revision.clone()).await;
                 }
                 told.extend_from_slice(&chunk);
             }
