@@ -66,6 +66,8 @@ pub struct Pods {
     pub size: i32,
     /// How many are ready and not being deleted.
     pub ready: i32,
+    /// How many are not ready although they were, or are in trouble; pods that are new and start are not among them.
+    pub failing: i32,
     /// Since when all of `size` are ready without interruption. `None` when they are not.
     pub all_ready_since: Option<Timestamp>,
     /// Container restarts by pod.

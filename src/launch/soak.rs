@@ -8,7 +8,7 @@ use super::forward::{QUIET, begin_clocks};
 use super::step::Notes;
 use super::time::after;
 use super::{Compare, Observation, Plan, Trigger, TriggerCheck, WantedRevision};
-use crate::api::{Launch, Outcome, PendingRevision, Phase, StableRevision, State, TrustedRevision};
+use crate::api::{Launch, Outcome, PendingRevision, Phase, StableRevision, State, TrustedRevision, clip};
 
 /// The canary has all the traffic, read back, and is stable from now on: it soaks if the plan asks for it. One that is
 /// trusted soaked before.
@@ -46,6 +46,10 @@ pub(super) fn go_on(
         |stable| format!("triggers still return to {stable}"),
     );
     launch.message = Some(format!("soaks until {due:.0}: {undo}"));
+    if let WantedRevision::Unknown { message, .. } = &seen.wanted {
+        launch.message = Some(clip(&format!("soaks until this is mended: {message}; {undo}"), 512));
+        return; // its plan may be what cannot be known: an end would rest on another one
+    }
     if now >= due {
         return end(launch, state, seen, now, notes, Trust::Earned);
     }
@@ -85,7 +89,9 @@ fn end(launch: &mut Launch, state: &mut State, seen: &Observation, now: Timestam
     launch.ended_at = Some(now);
     launch.breaches.clear();
     if let Some(former) = &launch.stable {
-        lose_traffic(state, former, launch.entered_at, true); // a soak may have lasted longer than its runs
+        let since = launch.entered_at; // its traffic went with the beginning of the soak, and its runs may have ended in it
+        let may_run = seen.drain.is_none_or(|deadline| now < after(since, deadline));
+        lose_traffic(state, former, since, may_run);
     }
     let message = match trust {
         Trust::Earned => {

@@ -222,6 +222,7 @@ impl Sim {
             } else if pods.ready != ready || pods.all_ready_since.is_none() {
                 pods.all_ready_since = Some(self.now);
             }
+            pods.failing = pods.size - ready;
             pods.ready = ready;
         }
     }

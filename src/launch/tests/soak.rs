@@ -368,6 +368,33 @@ fn what_was_drained_during_the_soak_goes_with_its_end() {
 }
 
 #[test]
+fn runs_that_had_longer_than_the_drain_deadline_in_the_soak_are_not_waited_for() {
+    let mut sim = soaking();
+    sim.seen.drain = Some(seconds(60));
+    sim.until(110, "the end", |sim| sim.launch().phase == Phase::Complete);
+    sim.run(2);
+    assert_eq!(size(&sim, OCHRE), 0);
+    assert!(sim.events.iter().all(|event| !event.warning), "{:?}", sim.events);
+}
+
+#[test]
+fn a_soak_does_not_end_while_its_plan_cannot_be_known() {
+    let mut sim = soaking();
+    sim.seen.wanted = WantedRevision::Unknown { reason: "PlanInvalid".into(), message: "mend the plan".into() };
+    sim.run(200);
+    assert_eq!((sim.launch().phase, size(&sim, OCHRE)), (Phase::Soaking, 4));
+    assert_eq!(
+        sim.launch().message.as_deref(),
+        Some("soaks until this is mended: mend the plan; triggers still return to ochre")
+    );
+    let mut bad = sim.clone();
+    bad.say("bypass", Verdict::Fail).run(2);
+    assert_eq!(bad.stable(), OCHRE);
+    sim.want(TEAL).run(2);
+    assert_eq!(sim.launch().phase, Phase::Complete);
+}
+
+#[test]
 fn a_revision_that_is_wanted_again_while_it_drains_is_launched() {
     let mut sim = draining();
     sim.run(30);
@@ -456,6 +483,28 @@ fn a_scaler_in_a_stage_is_followed_and_restarts_no_clock() {
     assert_eq!((now.number, now.entered_at, &now.stage_name), (1, before.entered_at, &before.stage_name));
     sim.until(300, "stable", |sim| sim.stable() == TEAL);
     assert_eq!((sim.launch().number, size(&sim, TEAL)), (1, 6));
+}
+
+#[test]
+fn pods_that_a_scaler_adds_fail_no_health_gate() {
+    let mut sim = Sim::with_stable();
+    let health = Gate { name: "healthy".into(), check: GateCheck::Health(seconds(5)), on_fail: OnFail::Rollback };
+    sim.plan.stages[1].gates = vec![health];
+    sim.plan.stages[1].min_duration = seconds(60);
+    sim.want(TEAL).until(60, "25 %", |sim| sim.launch_began("two"));
+    let mut lost = sim.clone();
+    sim.seen.replicas = 8; // two pods of the canary instead of one, which is not there yet
+    let step = sim.decide();
+    assert_eq!(step.state.launch.as_ref().map(|launch| launch.phase), Some(Phase::Progressing));
+    sim.commit(&step);
+    sim.perform(&step.wanted);
+    sim.run(3);
+    assert_eq!((sim.launch().phase, sim.weight(), size(&sim, TEAL)), (Phase::Progressing, 25, 2));
+    let pods = lost.seen.pods.get_mut(TEAL).unwrap();
+    (pods.ready, pods.failing, pods.all_ready_since) = (0, 1, None);
+    lost.broken.push(TEAL);
+    lost.run(2);
+    assert_eq!(lost.launch().reason.as_deref(), Some("GateFailed"), "a pod that was ready and is not any more is one");
 }
 
 #[test]
