@@ -469,8 +469,20 @@ impl Agent {
 
     /// Begins streamed runs of so many seconds through the gateway; each has told its first line.
     pub async fn streams(&self, seconds: u64, count: usize) -> anyhow::Result<Streams> {
+        self.until_answered().await?;
         let config = load::Config::new(&self.cluster.gateway_url).host(&self.host);
         Streams::open(&config, seconds, count).await
+    }
+
+    /// Waits until the gateway answers for the agent.
+    async fn until_answered(&self) -> anyhow::Result<load::Config> {
+        let config = load::Config::new(format!("{}/run", self.cluster.gateway_url)).host(&self.host);
+        let began = Instant::now();
+        while let Err(error) = load::probe(&config).await {
+            ensure!(began.elapsed() < PATIENCE, "the gateway does not answer for {}: {error:#}", self.host);
+            tokio::time::sleep(Duration::from_millis(100)).await; // nothing tells when a gateway begins to answer
+        }
+        Ok(config)
     }
 
     /// Waits until the Deployment of a revision asks for so many pods.
@@ -505,14 +517,8 @@ impl Agent {
 
     /// Waits until the gateway answers for the agent, then sends so many requests a second.
     pub async fn load(&self, rate: u32) -> anyhow::Result<Load> {
-        let config =
-            load::Config { rate, ..load::Config::new(format!("{}/run", self.cluster.gateway_url)).host(&self.host) };
-        let began = Instant::now();
-        while let Err(error) = load::probe(&config).await {
-            ensure!(began.elapsed() < PATIENCE, "the gateway does not answer for {}: {error:#}", self.host);
-            tokio::time::sleep(Duration::from_millis(100)).await; // nothing tells when a gateway begins to answer
-        }
-        Load::start(&config)
+        let config = self.until_answered().await?;
+        Load::start(&load::Config { rate, ..config })
     }
 
     /// Reasons and notes of the agent's Events, oldest first.
