@@ -1,5 +1,7 @@
 //! Runs finish: a revision that loses its traffic keeps its pods until its runs have ended, or the deadline has passed.
 
+use std::time::Duration;
+
 use anyhow::ensure;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
@@ -60,6 +62,9 @@ async fn streamed_runs_on_a_canary_end_whole_after_its_rollback() -> anyhow::Res
     let load = agent.load(20).await?;
     agent.prompt("Second.", &json!({})).await?;
     let second = agent.until_in_stage(2, "hold").await?.revision;
+    while load.snapshot().answered_by(&second) == 0 {
+        tokio::time::sleep(Duration::from_millis(50)).await; // a gateway says that it has taken a route before it uses it
+    }
     let streams = agent.streams(RUN, 8).await?;
     let on_canary = streams.revisions.iter().filter(|revision| **revision == second).count();
     ensure!(on_canary > 0, "no run began on the canary: {:?}", streams.revisions);
@@ -84,6 +89,7 @@ async fn streamed_runs_on_a_canary_end_whole_after_its_rollback() -> anyhow::Res
 async fn pods_go_at_the_drain_deadline_whatever_runs_on_them() -> anyhow::Result<()> {
     let (_turn, cluster) = shared().await?;
     let manifest = quick("drain-late")?.with("/spec/drain", json!({"deadline": "15s"}));
+    let manifest = manifest.with("/spec/template/spec/terminationGracePeriodSeconds", json!(5)); // which still holds
     let agent = Agent::apply(&cluster, manifest).await?;
     let first = agent.until_first_stable().await?;
     let streams = agent.streams(120, 2).await?;
