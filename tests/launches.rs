@@ -7,6 +7,8 @@
 #[path = "common/cluster.rs"]
 mod cluster;
 mod common;
+#[path = "launches/drain.rs"]
+mod drain;
 #[path = "launches/edits.rs"]
 mod edits;
 #[path = "launches/ends.rs"]
@@ -21,6 +23,10 @@ mod kills;
 mod plans;
 #[path = "launches/releases.rs"]
 mod releases;
+#[path = "launches/scaling.rs"]
+mod scaling;
+#[path = "launches/soak.rs"]
+mod soak;
 
 use cluster::{Cluster, Manifest};
 use serde_json::json;
@@ -39,6 +45,18 @@ async fn shared() -> anyhow::Result<(RwLockReadGuard<'static, ()>, Cluster)> {
 fn holding(name: &str) -> anyhow::Result<Manifest> {
     let hold = json!([{"name": "hold", "traffic": 10, "minDuration": "1h"}]);
     Ok(Manifest::example(name)?.with("/spec/launch/stages", hold))
+}
+
+/// One stage that ends by itself within seconds.
+fn quick(name: &str) -> anyhow::Result<Manifest> {
+    let quick = json!([{"name": "quick", "traffic": 50, "minDuration": "1s"}]);
+    Ok(Manifest::example(name)?.with("/spec/launch/stages", quick))
+}
+
+/// A trigger that fires with the next sample: no run takes less than a millisecond.
+fn fires_at_once() -> serde_json::Value {
+    let slow = json!({"name": "latency_p95", "window": "3s", "minSamples": 3, "value": {"above": "1ms"}});
+    json!([{"name": "slow", "metric": slow}])
 }
 
 /// What makes the example's agent fail every other run.

@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // clippy exempts test functions, not their helpers
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -238,6 +238,7 @@ async fn every_standard_metric_brings_the_right_numbers() {
     counts_and_gauges(&prometheus).await;
     events_outlive_their_pods(&prometheus, &dying, &restarting).await;
     a_preflight_names_what_is_missing(&prometheus).await;
+    a_dated_gauge_tells_when_it_was_scraped(&prometheus).await;
     the_sampler_brings_it_to_a_verdict(&prometheus).await;
 }
 
@@ -305,6 +306,23 @@ async fn events_outlive_their_pods(prometheus: &Prometheus, dying: &Pod, restart
     assert_eq!(still.value, known("1"), "a reset counter does not undo what was seen");
 }
 
+/// Scrapes are a second apart: an answer is as old as the last one, and says so.
+async fn a_dated_gauge_tells_when_it_was_scraped(prometheus: &Prometheus) {
+    let client = Client::new(prometheus.source.clone()).unwrap();
+    let metric = standard("runs_in_flight");
+    let query = Query::compile(&metric, None).unwrap().dated();
+    let asked = BTreeSet::from(["0c0ffee000".to_owned()]);
+    for behind in [0, 3] {
+        let at = Timestamp::now() + k8s_openapi::jiff::SignedDuration::from_secs(behind);
+        let answer = client.ask(&query.text(client.source(), &asked), at).await.unwrap();
+        let sample = answer.of(&key("refund", "0c0ffee000"));
+        assert_eq!(sample.reading(&metric).value, known("6"));
+        let age = at.duration_since(sample.taken().unwrap()).as_secs_f64();
+        let behind = std::time::Duration::from_secs(behind.unsigned_abs()).as_secs_f64();
+        assert!(age >= behind && age <= behind + 4.0, "scraped {age}s before, asked {behind}s ahead");
+    }
+}
+
 async fn a_preflight_names_what_is_missing(prometheus: &Prometheus) {
     let client = Client::new(prometheus.source.clone()).unwrap();
     let query = Query::compile(&standard("policy_bypasses"), None).unwrap();
@@ -332,6 +350,7 @@ async fn the_sampler_brings_it_to_a_verdict(prometheus: &Prometheus) {
         interval: Duration::from_secs(1),
         canary: "0c0ffee000".to_owned(),
         stable: Some("5ab1e00000".to_owned()),
+        draining: BTreeMap::new(),
         ready_pods: 2,
         questions: [(check("errors"), ratio), (check("slow"), at_most("latency_p95", "1.2"))].into(),
     };

@@ -45,9 +45,9 @@ use super::{AgentDeploymentStatus, LaunchSpec, Metrics, rules, schema};
 #[x_kube(validation = rules::triggers_name_metrics())]
 #[x_kube(validation = rules::rates_need_a_floor())]
 pub struct AgentDeploymentSpec {
-    /// How many pods all the traffic needs. 1 when absent. Not part of the revision.
+    /// How many pods all the traffic needs; a HorizontalPodAutoscaler may set it. 1 when absent. Not part of the revision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 1000))]
+    #[schemars(range(min = 0, max = 1000), extend("default" = 1))] // `scale` fails on an object without the field
     pub replicas: Option<i32>,
     /// The agent's pods.
     pub template: PodTemplate,
@@ -65,6 +65,9 @@ pub struct AgentDeploymentSpec {
     /// Who moves the traffic. Without it the agent's Service moves in one write after the last stage, whose traffic is 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traffic: Option<Traffic>,
+    /// How runs end on a revision that has lost its traffic. Its pods stay for 10s when absent. Not part of the revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<Drain>,
     /// How the agent is measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics: Option<Metrics>,
@@ -196,6 +199,17 @@ pub struct Health {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256), regex(pattern = "^/"))]
     pub readiness_path: Option<String>,
+}
+
+/// How runs end on a revision that has lost its traffic.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("duration(self.deadline) >= duration('10s')").message("drain.deadline must be at least 10s: requests on their way need that long").field_path(".deadline"))]
+pub struct Drain {
+    /// A revision without traffic keeps its pods until the metric `runs_in_flight`, summed over them, is 0, and at most so long.
+    /// What cannot be measured counts as runs. Pods that others evict end after their own `terminationGracePeriodSeconds`.
+    #[schemars(schema_with = "schema::duration")]
+    pub deadline: Duration,
 }
 
 /// Who moves the traffic.

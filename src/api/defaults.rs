@@ -20,6 +20,9 @@ pub const DEFAULT_MIN_SAMPLES: i64 = 10;
 /// So many former stable revisions are kept when nothing else is said.
 pub const DEFAULT_HISTORY: i32 = 5;
 
+/// The built-in plan soaks for so long.
+pub const BASIC_SOAK: Duration = Duration::from_mins(10);
+
 /// The built-in plan `basic`: 5 → 25 → 50 → 100 behind a gateway, 0 → healthy → 100 without one, with health triggers.
 pub fn basic_plan(gateway: bool) -> LaunchPlanSpec {
     let shares: &[i32] = if gateway { &[5, 25, 50, 100] } else { &[0] };
@@ -28,6 +31,8 @@ pub fn basic_plan(gateway: bool) -> LaunchPlanSpec {
         stages: Some(shares.iter().map(|share| basic_stage(*share)).collect()),
         triggers: Some(basic_triggers()),
         freeze: Vec::new(),
+        soak: Some(BASIC_SOAK.into()),
+        canary: None,
     }
 }
 

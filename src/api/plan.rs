@@ -42,6 +42,25 @@ pub struct LaunchPlanSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub freeze: Vec<FreezeWindow>,
+    /// How long triggers still return to the previous revision after the launched one has all the traffic; the previous one keeps
+    /// its pods until then. Comparisons with stable do not count in it. None when absent; 10m in the built-in plan.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    pub soak: Option<Duration>,
+    /// The canary's pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<CanaryPods>,
+}
+
+/// How many pods a canary has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CanaryPods {
+    /// The canary has at least so many pods, however small its share; never more than `spec.replicas`. 1 when absent. An edit of it
+    /// resizes a running canary and restarts no stage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub min_replicas: Option<i32>,
 }
 
 /// What every stage uses that does not say otherwise.

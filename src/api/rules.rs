@@ -105,10 +105,11 @@ pub(super) fn plan_name() -> Rule {
 pub(super) fn one_plan() -> Rule {
     Rule::new(
         "!has(self.launch) || !has(self.launch.planRef) \
-         || !has(self.launch.stages) && !has(self.launch.triggers) && !has(self.launch.stageDefaults)",
+         || !has(self.launch.stages) && !has(self.launch.triggers) && !has(self.launch.stageDefaults) \
+         && !has(self.launch.soak) && !has(self.launch.canary)",
     )
     .message(
-        "with planRef the plan is the LaunchPlan's: remove stages, triggers and stageDefaults, and write what makes it stricter under tighten",
+        "with planRef the plan is the LaunchPlan's: remove stages, triggers, stageDefaults, soak and canary, and write what makes it stricter under tighten",
     )
     .field_path(".launch")
 }

@@ -124,6 +124,9 @@ pub struct RetiringRevision {
     /// When its weight was seen to be gone.
     #[schemars(schema_with = "schema::timestamp")]
     pub since: Timestamp,
+    /// It never had traffic: there are no runs to wait for.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub idle: bool,
 }
 
 /// One attempt to make one revision stable.
@@ -174,7 +177,10 @@ pub struct Launch {
     pub stages: i32,
     /// Share of the traffic that the canary may have now, in percent.
     pub weight: i32,
-    /// Pods that stable keeps at least: what it had when the launch began.
+    /// The canary has had traffic.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub served: bool,
+    /// Pods that the stable revision before this launch keeps at least, until the launch has ended: what it had when it began.
     pub stable_size: i32,
     /// When the launch began.
     #[schemars(schema_with = "schema::timestamp")]
@@ -238,6 +244,8 @@ pub enum Phase {
     Progressing,
     /// All gates passed: the canary gets all the traffic and becomes stable.
     Promoting,
+    /// It has all the traffic and is stable; triggers still return to the previous revision.
+    Soaking,
     /// The canary loses its traffic.
     RollingBack,
     /// It has ended.

@@ -33,6 +33,7 @@ pub fn pods(pods: &[Pod], size: i32) -> Pods {
     Pods {
         size,
         ready: i32::try_from(ready.len()).unwrap_or(i32::MAX),
+        failing: i32::try_from(alive.iter().filter(|pod| is_failing(pod)).count()).unwrap_or(i32::MAX),
         all_ready_since: all_ready_since(&ready, size),
         restarts: sorted.iter().map(|pod| (pod.name_any(), restarts(pod))).collect::<BTreeMap<_, _>>(),
         restarted: restarted(&alive),
@@ -51,6 +52,19 @@ fn is_alive(pod: &Pod) -> bool {
 fn ready_condition(pod: &Pod) -> Option<&PodCondition> {
     let conditions = pod.status.as_ref()?.conditions.as_ref()?;
     conditions.iter().find(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// Whether a pod that is not ready was ready before, or is in trouble. The condition of one that has never been ready is as
+/// old as its start.
+fn is_failing(pod: &Pod) -> bool {
+    let Some(status) = pod.status.as_ref().filter(|_| ready_condition(pod).is_none()) else { return false };
+    let started = status.start_time.as_ref().map(|time| time.0);
+    let mut conditions = status.conditions.iter().flatten();
+    let unready = conditions.find(|condition| condition.type_ == "Ready");
+    let since = unready.and_then(|condition| Some(condition.last_transition_time.as_ref()?.0));
+    let was_ready = since.zip(started).is_some_and(|(since, started)| since.duration_since(started).as_secs() > 1);
+    let trouble = |reason: &str| reason == CRASH_LOOP || IMAGE_PULL.contains(&reason);
+    was_ready || restarts(pod) > 0 || waiting(pod, &trouble).is_some()
 }
 
 /// Since when `size` of the pods are ready: the instant at which the last of the `size` oldest became so.
@@ -156,6 +170,21 @@ mod tests {
         let unready = pod("c", json!({"conditions": [{"type": "Ready", "status": "False"}]}));
         let seen = pods(&[leaving, evicted, unready, pod("d", json!({}))], 1);
         assert_eq!((seen.ready, seen.all_ready_since), (0, None));
+    }
+
+    #[test]
+    fn a_pod_that_starts_is_not_failing_and_one_that_was_ready_is() {
+        let unready = |since: &str, restarts: i32| {
+            let container = json!({"name": "x", "image": "", "imageID": "", "ready": false, "restartCount": restarts});
+            let conditions = json!([{"type": "Ready", "status": "False", "lastTransitionTime": since}]);
+            pod("a", json!({"startTime": T1, "conditions": conditions, "containerStatuses": [container]}))
+        };
+        let failing = |pod: Pod| pods(&[pod, ready("b", T1)], 2).failing;
+        assert_eq!(failing(unready(T1, 0)), 0, "it starts");
+        assert_eq!(failing(unready(T3, 0)), 1, "it was ready");
+        assert_eq!(failing(unready(T1, 1)), 1, "its container has ended");
+        assert_eq!(failing(pod("c", json!({"phase": "Pending"}))), 0);
+        assert_eq!(failing(waits("ErrImagePull", "", None)), 1);
     }
 
     #[test]

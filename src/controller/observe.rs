@@ -10,12 +10,12 @@ use super::context::{Context, Key};
 use super::live::Live;
 use super::prepare::Prepared;
 use super::{Error, people};
-use crate::api::{AgentDeployment, DEFAULT_HISTORY, Launch, Phase, State};
+use crate::api::{AgentDeployment, DEFAULT_HISTORY, Launch, Phase, State, span};
 use crate::children::Owner;
 use crate::launch::{CheckName, Decision, Freeze, GateCheck, Observation, Plan, Pods, Question, Route, TriggerCheck};
 use crate::signals::Watch;
 use crate::traffic::HTTPRoute;
-use crate::{children, traffic};
+use crate::{children, launch, traffic};
 
 /// Reads the caches; what moves traffic is read from the API server itself while a launch runs, and handed on.
 pub(crate) async fn observe(
@@ -38,6 +38,7 @@ pub(crate) async fn observe(
         replicas: spec.replicas.unwrap_or(1),
         paused: spec.paused.unwrap_or(false),
         freeze: Freeze::at(&prepared.judge.windows, ctx.now()),
+        drain: spec.drain.as_ref().map(|drain| span(&drain.deadline)),
         history_limit: usize::try_from(spec.revision_history_limit.unwrap_or(DEFAULT_HISTORY)).unwrap_or(1),
         pods: pods(ctx, key),
         route: shares(ctx, key, agent, route),
@@ -48,7 +49,7 @@ pub(crate) async fn observe(
         measured: BTreeMap::new(),
         people: people::observe(ctx, key, agent, state).await,
     };
-    ask(ctx, key, prepared, state, &seen); // the answers below are judged by the pods that are ready now
+    ask(ctx, key, agent, prepared, state, &seen); // the answers below are judged by the pods that are ready now
     seen.measured = ctx.sampler.latest(key);
     Ok((seen, live))
 }
@@ -106,27 +107,44 @@ fn hostname_taken(ctx: &Context, agent: &AgentDeployment, route: Option<&HTTPRou
     traffic::taken_by(&mine, others.iter().filter_map(|route| route.0.as_ref().ok()))
 }
 
-/// Tells the sampler what a pass wants to know. Only agents that launch are measured.
-pub(crate) fn ask(ctx: &Context, key: &Key, prepared: &Prepared, state: &State, seen: &Observation) {
-    let running = state.launch.as_ref();
-    let Some(launch) = running.filter(|launch| matches!(launch.phase, Phase::Progressing | Phase::Promoting)) else {
+/// Tells the sampler what a pass wants to know. Only agents that launch, soak or drain are measured.
+pub(crate) fn ask(
+    ctx: &Context,
+    key: &Key,
+    agent: &AgentDeployment,
+    prepared: &Prepared,
+    state: &State,
+    seen: &Observation,
+) {
+    let judged = |launch: &&Launch| matches!(launch.phase, Phase::Progressing | Phase::Promoting | Phase::Soaking);
+    let launch = state.launch.as_ref().filter(judged);
+    let ready = |revision: &String| seen.pods.get(revision).map_or(0, |pods| pods.ready);
+    let mut questions = launch.map_or_else(BTreeMap::new, |launch| questions(&prepared.plan, launch));
+    let draining: BTreeMap<String, i32> =
+        launch::draining(state, seen).map(|revision| (revision.clone(), ready(revision))).collect();
+    let metrics = agent.spec.metrics.clone().unwrap_or_default();
+    let no_runs = launch::definitions(&metrics).remove(launch::RUNS_IN_FLIGHT).map(launch::no_runs);
+    questions
+        .extend(draining.keys().filter_map(|revision| Some((CheckName::Drained(revision.clone()), no_runs.clone()?))));
+    if launch.is_none() && questions.is_empty() {
         ctx.sampler.forget(key);
         return;
-    };
-    let questions = questions(&prepared.plan, launch.stage, launch.phase);
+    }
     let watch = Watch {
         source: prepared.plan.source.clone(),
         interval: prepared.plan.interval,
-        canary: launch.revision.clone(),
-        stable: launch.stable.clone(),
-        ready_pods: seen.pods.get(&launch.revision).map_or(0, |pods| pods.ready),
+        canary: launch.map(|launch| launch.revision.clone()).unwrap_or_default(),
+        stable: launch.and_then(|launch| launch.stable.clone()),
+        ready_pods: launch.map_or(0, |launch| ready(&launch.revision)),
+        draining,
         questions,
     };
     ctx.sampler.watch(key.clone(), watch);
 }
 
-/// The questions of the stage's gates and of all triggers.
-fn questions(plan: &Plan, stage: i32, phase: Phase) -> BTreeMap<CheckName, Question> {
+/// The questions of the stage's gates and of all triggers that mean anything now.
+fn questions(plan: &Plan, launch: &Launch) -> BTreeMap<CheckName, Question> {
+    let (stage, phase) = (launch.stage, launch.phase);
     let climbing = phase == Phase::Progressing;
     let gates = plan
         .stages
@@ -138,7 +156,8 @@ fn questions(plan: &Plan, stage: i32, phase: Phase) -> BTreeMap<CheckName, Quest
         GateCheck::Metric(question) => Some((CheckName::Gate(stage, gate.name.clone()), (**question).clone())),
         GateCheck::Health(_) => None,
     });
-    let triggers = plan.triggers.iter().filter_map(|trigger| match &trigger.check {
+    let triggers = plan.triggers.iter().filter(|trigger| launch::is_judged(trigger, phase));
+    let triggers = triggers.filter_map(|trigger| match &trigger.check {
         TriggerCheck::Metric(question) => Some((CheckName::Trigger(trigger.name.clone()), (**question).clone())),
         TriggerCheck::Restarts(..) | TriggerCheck::Condition(_) => None,
     });

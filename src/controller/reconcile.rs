@@ -43,7 +43,7 @@ pub(crate) async fn reconcile(watched: &WatchedAgent, ctx: &Context) -> Result<A
     let (seen, live) = observe::observe(ctx, &key, &agent, &prepared, &state).await?;
     let now = ctx.now();
     let step = launch::step(&prepared.plan, &state, &seen, now);
-    observe::ask(ctx, &key, &prepared, &step.state, &seen);
+    observe::ask(ctx, &key, &agent, &prepared, &step.state, &seen);
 
     let falling = step.wanted.falling;
     let fallen = if falling { perform::traffic(ctx, &agent, &prepared, &seen, &step, &live).await } else { Ok(()) };

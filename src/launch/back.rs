@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
+use super::drain::lose_traffic;
 use super::people::ABORTED;
-use super::retire::lose_traffic;
+use super::soak::give_back;
 use super::step::{Notes, index};
 use super::time::{after, between, human};
 use super::wanted::{canary_share, read_back};
@@ -27,7 +28,6 @@ pub(super) fn written_decision(launch: &Launch, seen: &Observation) -> Option<De
 pub(super) fn must_end(
     launch: &mut Launch,
     plan: &Plan,
-    state: &State,
     seen: &Observation,
     now: Timestamp,
     notes: &mut Notes,
@@ -46,19 +46,21 @@ pub(super) fn must_end(
             return Some(decision(launch, Outcome::RolledBack, "GateFailed", &format!("{gate}: {numbers}"), now));
         }
     }
-    replaced(launch, state, seen, now).or_else(|| deadline_passed(launch, plan, seen, now, notes))
+    replaced(launch, seen, now).or_else(|| deadline_passed(launch, plan, seen, now, notes))
 }
 
-/// The spec asks for another revision now.
-fn replaced(launch: &Launch, state: &State, seen: &Observation, now: Timestamp) -> Option<Decision> {
+/// The spec asks for another revision now. One that soaks has the traffic already: a third revision ends its soak only.
+fn replaced(launch: &Launch, seen: &Observation, now: Timestamp) -> Option<Decision> {
     let revision = match &seen.wanted {
         WantedRevision::Known(revision) | WantedRevision::Refused { revision, .. } => revision,
         WantedRevision::Unknown { .. } => return None,
     };
     if *revision == launch.revision {
         None
-    } else if state.stable.as_ref().is_some_and(|stable| stable.revision == *revision) {
+    } else if launch.stable.as_ref() == Some(revision) {
         Some(decision(launch, Outcome::Aborted, ABORTED, &format!("the spec went back to stable {revision}"), now))
+    } else if launch.phase == Phase::Soaking {
+        None
     } else {
         Some(decision(launch, Outcome::Superseded, "Superseded", &format!("the spec asks for {revision} now"), now))
     }
@@ -73,7 +75,7 @@ fn deadline_passed(
     notes: &mut Notes,
 ) -> Option<Decision> {
     let stage = plan.stages.get(index(launch)).or(plan.stages.last())?;
-    if launch.paused_at.is_some() || launch.held || seen.replicas == 0 {
+    if launch.phase == Phase::Soaking || launch.paused_at.is_some() || launch.held || seen.replicas == 0 {
         return None;
     }
     let paused = Duration::from_secs(u64::try_from(launch.paused_seconds).unwrap_or(0));
@@ -125,7 +127,11 @@ pub(super) fn take_back(
 ) -> Launch {
     let first = launch.stable.is_none();
     let outcome = if first && decision.outcome == Outcome::RolledBack { Outcome::Failed } else { decision.outcome };
+    if launch.phase == Phase::Soaking {
+        give_back(&launch, state, now);
+    }
     launch.phase = Phase::RollingBack;
+    launch.served |= launch.weight > 0;
     launch.outcome = Some(outcome);
     launch.reason = Some(decision.reason.clone());
     launch.message = Some(decision.message.clone());
@@ -181,7 +187,7 @@ pub(super) fn finish_rollback(
     launch.phase = Phase::Complete;
     launch.ended_at = Some(now);
     launch.breaches.clear();
-    lose_traffic(state, &launch.revision, now);
+    lose_traffic(state, &launch.revision, now, launch.served);
     let message = launch.message.clone().unwrap_or_default();
     match launch.outcome {
         Some(Outcome::RolledBack) => notes.warn("RolledBack", format!("{} has no traffic: {message}", launch.revision)),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Observation, Plan};
+use super::{Observation, Plan, Stage};
 use crate::api::{Launch, Phase, State};
 
 /// Pods for a share of the traffic: the share of all pods rounded up, and one pod at least.
@@ -14,13 +14,23 @@ pub(super) fn canary_size(replicas: i32, weight: i32) -> i32 {
     i32::try_from((exact + 99) / 100).unwrap_or(replicas).clamp(1, replicas)
 }
 
+/// Pods that the canary needs in a stage: for its share, and as many as the plan wants at least.
+pub(super) fn of_stage(stage: &Stage, plan: &Plan, seen: &Observation) -> i32 {
+    at_least(canary_size(seen.replicas, stage.weight), plan, seen)
+}
+
+/// The plan's minimum, which is never more than all the traffic needs.
+fn at_least(size: i32, plan: &Plan, seen: &Observation) -> i32 {
+    size.max(plan.canary_pods.min(seen.replicas))
+}
+
 /// Pods that the canary of a running launch should have: enough for its stage, and for the weight it has now.
 pub(super) fn of_canary(launch: &Launch, plan: &Plan, seen: &Observation) -> i32 {
     let staged =
         usize::try_from(launch.stage).ok().and_then(|index| plan.stages.get(index)).map_or(0, |stage| stage.weight);
     match launch.phase {
-        Phase::Progressing => canary_size(seen.replicas, staged.max(launch.weight)),
-        Phase::Promoting => seen.replicas,
+        Phase::Progressing => at_least(canary_size(seen.replicas, staged.max(launch.weight)), plan, seen),
+        Phase::Promoting | Phase::Soaking => seen.replicas,
         Phase::RollingBack if launch.weight > 0 => {
             canary_size(seen.replicas, launch.weight).max(size_now(seen, &launch.revision))
         }
@@ -28,19 +38,21 @@ pub(super) fn of_canary(launch: &Launch, plan: &Plan, seen: &Observation) -> i32
     }
 }
 
-/// Pods that every revision should have. Stable keeps what it had when the launch began until the launch has ended.
+/// Pods that every revision should have. The stable revision before a launch keeps what it had when it began until it has
+/// ended, its soak included.
 pub(super) fn sizes(state: &State, plan: &Plan, seen: &Observation) -> BTreeMap<String, i32> {
     let mut sizes = BTreeMap::new();
     let running = state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
     for retiring in &state.retiring {
         sizes.insert(retiring.revision.clone(), size_now(seen, &retiring.revision));
     }
+    if let Some(stable) = &state.stable {
+        sizes.insert(stable.revision.clone(), seen.replicas);
+    }
     if let Some(launch) = running {
         sizes.insert(launch.revision.clone(), of_canary(launch, plan, seen));
-    }
-    if let Some(stable) = &state.stable {
-        let at_start = running.map_or(0, |launch| launch.stable_size);
-        sizes.insert(stable.revision.clone(), seen.replicas.max(at_start));
+        let before = launch.stable.iter().map(|stable| (stable.clone(), seen.replicas.max(launch.stable_size)));
+        sizes.extend(before);
     }
     sizes
 }

@@ -5,16 +5,14 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 
 use super::back::{GATEWAY_ANSWER, waiting_for};
-use super::retire::lose_traffic;
 use super::step::{Notes, index};
 use super::time::{after, between};
 use super::triggers::SEEN_RESTARTS;
 use super::wanted::{read_back, service_moved};
-use super::{Observation, Plan, Pods, Programmed, Route, Shares, WantedRevision, capacity, freeze, gates, people};
-use crate::api::{
-    Launch, Outcome, PendingRevision, Phase, RejectedRevision, SeenRestart, StableRevision, State, TrustedRevision,
-    clip,
+use super::{
+    Observation, Plan, Pods, Programmed, Route, Shares, WantedRevision, capacity, freeze, gates, people, soak,
 };
+use crate::api::{Launch, Outcome, PendingRevision, Phase, RejectedRevision, SeenRestart, StableRevision, State, clip};
 
 /// A new revision is left alone for so long, so that edits close together are one launch.
 pub const QUIET: Duration = Duration::from_secs(3);
@@ -93,6 +91,7 @@ fn new_launch(number: i64, revision: &str, plan: &Plan, state: &State, seen: &Ob
         stage_name,
         stages: i32::try_from(plan.stages.len()).unwrap_or(0),
         weight: 0,
+        served: false,
         stable_size: size.max(if stable.is_some() { seen.replicas } else { 0 }),
         stable,
         started_at: now,
@@ -154,7 +153,7 @@ pub(super) fn follow_plan(launch: &mut Launch, plan: &Plan, now: Timestamp, note
         launch.plan_hash.clone_from(&plan.hash);
         return;
     }
-    if launch.phase == Phase::Promoting {
+    if matches!(launch.phase, Phase::Promoting | Phase::Soaking) {
         launch.plan_hash.clone_from(&plan.hash);
         return begin_clocks(launch, now); // its gates have passed; an edit releases a deadline that holds it
     }
@@ -175,7 +174,7 @@ fn enter(launch: &mut Launch, plan: &Plan, stage: usize, now: Timestamp) {
     begin_clocks(launch, now);
 }
 
-fn begin_clocks(launch: &mut Launch, now: Timestamp) {
+pub(super) fn begin_clocks(launch: &mut Launch, now: Timestamp) {
     launch.entered_at = now;
     launch.began_at = None;
     launch.paused_seconds = 0;
@@ -222,12 +221,13 @@ pub(super) fn climb(launch: &mut Launch, plan: &Plan, seen: &Observation, now: T
         launch.message = Some(clip(&why, 512));
         return;
     }
-    if let Some(why) = lacks_capacity(launch, capacity::canary_size(seen.replicas, stage.weight), seen) {
+    if let Some(why) = lacks_capacity(launch, capacity::of_stage(stage, plan, seen), seen) {
         launch.message = Some(why);
         return;
     }
     if launch.weight < stage.weight {
         launch.weight = stage.weight;
+        launch.served = true;
         launch.message = None;
         notes.tell("WeightRaised", raised(launch));
         return; // the weight is written after this state is; it is read back in a later pass
@@ -324,7 +324,14 @@ fn not_read_back(launch: &Launch, seen: &Observation) -> Option<String> {
 }
 
 /// All gates passed: full capacity → 100 % → read back → the agent's Service moves → the route's rule is restored.
-pub(super) fn promote(launch: &mut Launch, state: &mut State, seen: &Observation, now: Timestamp, notes: &mut Notes) {
+pub(super) fn promote(
+    launch: &mut Launch,
+    plan: &Plan,
+    state: &mut State,
+    seen: &Observation,
+    now: Timestamp,
+    notes: &mut Notes,
+) {
     let first = launch.stable.is_none();
     if let Some(why) = held_forward(launch, seen).filter(|_| !service_moved(launch, seen)) {
         launch.message = Some(clip(&why, 512));
@@ -341,6 +348,7 @@ pub(super) fn promote(launch: &mut Launch, state: &mut State, seen: &Observation
     }
     if launch.weight < 100 {
         launch.weight = 100;
+        launch.served = true;
         notes.tell("WeightRaised", raised(launch));
         return; // as in `climb`
     }
@@ -359,7 +367,7 @@ pub(super) fn promote(launch: &mut Launch, state: &mut State, seen: &Observation
         launch.message = Some("waiting for the gateway to take the HTTPRoute".to_owned());
         return;
     }
-    succeed(launch, state, seen, now, notes);
+    soak::begin(launch, plan, state, seen, now, notes);
 }
 
 /// Whether the gateway has not answered yet for the route of a first deployment, and still has time to.
@@ -373,21 +381,4 @@ fn gateway_may_answer(launch: &mut Launch, seen: &Observation, now: Timestamp, n
     let waits = awaited && now < due;
     notes.wakes.extend(waits.then_some(due));
     waits
-}
-
-/// The canary is stable now; the former stable keeps its pods for a moment.
-fn succeed(launch: &mut Launch, state: &mut State, seen: &Observation, now: Timestamp, notes: &mut Notes) {
-    launch.phase = Phase::Complete;
-    launch.outcome = Some(Outcome::Succeeded);
-    launch.reason = Some("Succeeded".to_owned());
-    launch.message = Some(format!("{} is stable", launch.revision));
-    launch.ended_at = Some(now);
-    launch.breaches.clear();
-    if let Some(former) = state.stable.replace(StableRevision { revision: launch.revision.clone(), since: now }) {
-        lose_traffic(state, &former.revision, now);
-    }
-    state.trusted.retain(|trusted| trusted.revision != launch.revision);
-    state.trusted.insert(0, TrustedRevision { revision: launch.revision.clone(), since: now });
-    state.trusted.truncate(seen.history_limit.max(1) + 1);
-    notes.tell("Launched", format!("{}: {} is stable", launch.id, launch.revision));
 }

@@ -98,7 +98,9 @@ fn read_health(
     let pods = seen.pods.get(&launch.revision).unwrap_or(&none);
     let asked = capacity::canary_size(seen.replicas, launch.weight);
     let Some(since) = pods.all_ready_since.filter(|_| pods.ready >= asked && pods.ready > 0) else {
-        return ((Verdict::Fail, format!("{}/{} pods ready", pods.ready, asked.max(pods.size))), None);
+        // more pods than a moment ago are no failure of the canary: a scaler asked for them
+        let verdict = if pods.ready > 0 && pods.failing == 0 { Verdict::Insufficient } else { Verdict::Fail };
+        return ((verdict, format!("{}/{} pods ready", pods.ready, asked.max(pods.size))), None);
     };
     let since = since.max(began);
     let lasted = between(since, now);

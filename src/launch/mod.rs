@@ -6,6 +6,7 @@
 mod back;
 mod calendar;
 mod capacity;
+mod drain;
 mod forward;
 mod freeze;
 mod gates;
@@ -13,7 +14,7 @@ mod observation;
 mod people;
 mod plan;
 mod report;
-mod retire;
+mod soak;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -23,11 +24,12 @@ mod wanted;
 mod written;
 
 pub use calendar::{Window, WindowError};
+pub use drain::{RUNS_IN_FLIGHT, SETTLE, draining, no_runs};
 pub use forward::QUIET;
 pub use freeze::{Freeze, Frozen};
 pub use observation::*;
 pub use plan::*;
 pub use report::{conditions, summary};
-pub use retire::SETTLE;
+pub use soak::is_judged;
 pub use step::step;
 pub use written::{WrittenPlan, freeze_windows, only_tightens};

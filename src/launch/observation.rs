@@ -1,6 +1,7 @@
 //! Everything the core may look at, and everything it may ask for. Plain values: no client, no clock, no floats.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
@@ -20,6 +21,8 @@ pub struct Observation {
     pub paused: bool,
     /// The freeze windows, at the instant of this pass.
     pub freeze: Freeze,
+    /// How long runs may take on a revision without traffic. `None`: they are not waited for.
+    pub drain: Option<Duration>,
     /// How many trusted revisions are kept.
     pub history_limit: usize,
     /// Pods by revision hash. A revision without objects is absent.
@@ -34,7 +37,7 @@ pub struct Observation {
     pub hostname_taken: Option<String>,
     /// What the last pass could not do and a person must mend: a word for conditions, and the mend.
     pub trouble: Option<(String, String)>,
-    /// What the metrics say of the canary, by gate (of the current stage) and by trigger.
+    /// What the metrics say of the canary, by gate (of the current stage) and by trigger; and of revisions without traffic.
     pub measured: BTreeMap<CheckName, Measured>,
     /// What people decided, as far as it was not answered yet.
     pub people: People,
@@ -119,6 +122,8 @@ pub struct Pods {
     pub size: i32,
     /// How many are ready and not being deleted.
     pub ready: i32,
+    /// How many are not ready although they were, or are in trouble; pods that are new and start are not among them.
+    pub failing: i32,
     /// Since when all of `size` are ready without interruption. `None` when they are not.
     pub all_ready_since: Option<Timestamp>,
     /// Container restarts by pod.
@@ -199,13 +204,15 @@ pub struct Decision {
     pub at: Timestamp,
 }
 
-/// Names a gate of the current stage, or a trigger.
+/// Names a gate of the current stage, a trigger, or a revision that is drained.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum CheckName {
     /// A gate of the stage with this index.
     Gate(i32, String),
     /// A trigger.
     Trigger(String),
+    /// Whether no run is under way on a revision without traffic.
+    Drained(String),
 }
 
 /// What a metric says of the canary.

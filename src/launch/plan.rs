@@ -22,6 +22,10 @@ pub struct Plan {
     pub stages: Vec<Stage>,
     /// What ends a launch.
     pub triggers: Vec<Trigger>,
+    /// How long triggers still return to the previous revision after the promotion; zero is no soak.
+    pub soak: Duration,
+    /// The canary's pods are at least so many. Not in the hash: a size is followed, and restarts nothing.
+    pub canary_pods: i32,
     /// How often metrics are sampled.
     pub interval: Duration,
     /// The metrics source, by name.
@@ -206,6 +210,8 @@ pub(super) fn resolve_written(written: &WrittenPlan) -> Result<Plan, PlanError> 
     let basic = api::basic_plan(gateway);
     let metrics = definitions(&measured);
     let defaults = written.stage_defaults.clone().unwrap_or_default();
+    let built_in = written.stages.is_none();
+    let soak = written.soak.or(basic.soak.filter(|_| built_in));
     let stages = written.stages.or(basic.stages).unwrap_or_default();
     let triggers = written.triggers.or(basic.triggers).unwrap_or_default();
 
@@ -229,15 +235,24 @@ pub(super) fn resolve_written(written: &WrittenPlan) -> Result<Plan, PlanError> 
         tightens: None,
         stages,
         triggers,
+        soak: soak.as_ref().map_or(Duration::ZERO, span),
+        canary_pods: written.canary.and_then(|canary| canary.min_replicas).unwrap_or(1),
         interval: measured.interval.as_ref().map_or(api::DEFAULT_INTERVAL, span),
         source: measured.source_ref.map_or_else(|| "default".to_owned(), |source| source.name),
     };
-    Ok(Plan { hash: hash(&written_stages, &written_triggers, &defaults, &plan), ..plan })
+    let hash = hash(&written_stages, &written_triggers, &defaults, written.soak.map(|_| plan.soak), &plan);
+    Ok(Plan { hash, ..plan })
 }
 
 /// Hash of a plan: of what is written or built in, with the definitions of the metrics that it names, as JSON with sorted
-/// keys. Field by field, so that a new version of Sluice renames no plan.
-fn hash(stages: &[api::Stage], triggers: &[api::Trigger], defaults: &api::StageDefaults, plan: &Plan) -> String {
+/// keys. Field by field, so that a new version of Sluice renames no plan; what came later is in it only where it is written.
+fn hash(
+    stages: &[api::Stage],
+    triggers: &[api::Trigger],
+    defaults: &api::StageDefaults,
+    soak: Option<Duration>,
+    plan: &Plan,
+) -> String {
     use sha2::{Digest, Sha256};
     let gates = plan.stages.iter().flat_map(|stage| &stage.gates).filter_map(|gate| match &gate.check {
         GateCheck::Metric(question) => Some(&question.metric),
@@ -249,15 +264,18 @@ fn hash(stages: &[api::Stage], triggers: &[api::Trigger], defaults: &api::StageD
     });
     let metrics: BTreeMap<&str, &MetricDefinition> =
         gates.chain(triggered).map(|metric| (metric.name.as_str(), metric)).collect();
-    let written = serde_json::json!({
+    let mut written = serde_json::json!({
         "stages": stages, "triggers": triggers, "stageDefaults": defaults, "metrics": metrics,
         "intervalSeconds": plan.interval.as_secs_f64().to_string(), "source": plan.source,
     });
+    if let Some(soak) = soak {
+        written["soakSeconds"] = soak.as_secs_f64().to_string().into();
+    }
     short_hex(&Sha256::digest(format!("sluice/plan/v1\n{written}").as_bytes()))
 }
 
 /// The metrics an agent may name: the standard ones, overridden by its own.
-pub(super) fn definitions(metrics: &Metrics) -> BTreeMap<String, MetricDefinition> {
+pub fn definitions(metrics: &Metrics) -> BTreeMap<String, MetricDefinition> {
     api::standard_metrics()
         .into_iter()
         .chain(metrics.define.clone())
@@ -428,6 +446,8 @@ pub fn basic(spec: &AgentDeploymentSpec) -> Plan {
         tightens: None,
         stages: Vec::new(),
         triggers: Vec::new(),
+        soak: Duration::ZERO,
+        canary_pods: 1,
         interval: api::DEFAULT_INTERVAL,
         source: String::new(),
     })
@@ -451,6 +471,20 @@ mod tests {
         assert_eq!((weights(&without), weights(&with)), (vec![0], vec![5, 25, 50, 100]));
         assert_eq!((without.hash.as_str(), with.hash.as_str()), ("f66c534b43", "f43ea514c2"));
         assert_eq!(basic(&spec(r#", "launch": {"stages": []}"#)), without);
+    }
+
+    #[test]
+    fn the_built_in_plan_soaks_and_a_written_one_where_it_says_so() {
+        let soak = |launch: &str| resolve(&spec(&format!(r#", "launch": {{{launch}}}"#))).unwrap();
+        let stages = r#""stages": [{"name": "a", "traffic": 0}]"#;
+        assert_eq!(resolve(&spec("")).unwrap().soak, Duration::from_mins(10));
+        assert_eq!(soak(r#""soak": "0s""#).soak, Duration::ZERO);
+        assert_eq!(soak(stages).soak, Duration::ZERO);
+        assert_eq!(soak(&format!(r#"{stages}, "soak": "1h""#)).soak, Duration::from_hours(1));
+        let hashes = ["", r#", "soak": "1h""#, r#", "soak": "2h""#].map(|more| soak(&format!("{stages}{more}")).hash);
+        assert!(hashes[0] != hashes[1] && hashes[1] != hashes[2], "a written soak is part of the plan: {hashes:?}");
+        let sized = soak(&format!(r#"{stages}, "canary": {{"minReplicas": 2}}"#));
+        assert_eq!((sized.canary_pods, &sized.hash), (2, &hashes[0]), "a size restarts no stage");
     }
 
     #[test]

@@ -30,11 +30,12 @@ pub fn summary(state: &State, seen: &Observation) -> Summary {
             reason: clip(&reason, LINE),
         };
     };
+    let soaks = launch.phase == Phase::Soaking; // its revision is stable, and there is no canary any more
     Summary {
         stable,
-        canary: launch.revision.clone(),
+        canary: if soaks { dash() } else { launch.revision.clone() },
         stage: stage(launch),
-        weight: format!("{}%", launch.weight),
+        weight: if soaks { dash() } else { format!("{}%", launch.weight) },
         verdict: worst(launch).map_or_else(dash, |verdict| format!("{verdict:?}")),
         reason: clip(&reason(launch), LINE),
     }
@@ -43,7 +44,7 @@ pub fn summary(state: &State, seen: &Observation) -> Summary {
 fn stage(launch: &Launch) -> String {
     match launch.phase {
         Phase::Progressing => format!("{} {}/{}", launch.stage_name, launch.stage + 1, launch.stages),
-        Phase::Promoting => launch.stage_name.clone(),
+        Phase::Promoting | Phase::Soaking => launch.stage_name.clone(),
         Phase::RollingBack => "RollingBack".to_owned(),
         Phase::Complete => launch.outcome.map_or_else(String::new, |outcome| format!("{outcome:?}")),
     }
@@ -79,7 +80,11 @@ pub fn conditions(
         let message = format!("{}: {} at {}%, {}", launch.id, stage(launch), launch.weight, self::reason(launch));
         let reason = phase(launch, seen);
         set(conditions, (PROGRESSING, true, &reason, &message), generation, now);
-        set(conditions, (RECONCILING, true, &reason, &message), generation, now);
+        if launch.phase == Phase::Soaking {
+            clear(conditions, RECONCILING); // what was asked for is there: whoever waits for it need not wait for the soak
+        } else {
+            set(conditions, (RECONCILING, true, &reason, &message), generation, now);
+        }
     } else {
         set(conditions, (PROGRESSING, false, "NoLaunch", "no launch runs"), generation, now);
         clear(conditions, RECONCILING);
@@ -117,6 +122,10 @@ fn launched(state: &State, seen: &Observation) -> (bool, String, String) {
             return (false, reason.clone(), message.clone());
         }
     };
+    let soaks = |launch: &&Launch| launch.phase == Phase::Soaking && launch.revision == *revision;
+    if let Some(launch) = state.launch.as_ref().filter(soaks) {
+        return (true, "Soaking".to_owned(), format!("{revision} is stable and {}", reason(launch)));
+    }
     if is_stable(revision) {
         return (true, "Stable".to_owned(), format!("{revision} is stable"));
     }
@@ -153,6 +162,26 @@ fn waits_frozen(state: &State, seen: &Observation) -> Option<String> {
     frozen.map(super::Frozen::words)
 }
 
+/// Pods that Kubernetes does not make, of the running launch's revision or of stable: why, and the mend.
+fn pods_refused(state: &State, seen: &Observation) -> Option<(String, String)> {
+    let running = state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
+    let launched = running.map(|launch| &launch.revision);
+    let stable = state.stable.as_ref().map(|stable| &stable.revision);
+    launched.into_iter().chain(stable).find_map(|revision| {
+        let pods = seen.pods.get(revision).filter(|pods| pods.ready < pods.size)?;
+        let why = pods.refused.as_ref()?;
+        let (reason, mend) = if why.contains("exceeded quota") {
+            let both = "a launch runs both revisions beside each other: raise the quota, or lower spec.replicas";
+            ("QuotaExceeded", if running.is_some() { both } else { "raise the quota, or lower spec.replicas" })
+        } else {
+            ("PodsRefused", "see to what the message names: an admission policy, a limit, a missing object")
+        };
+        let message =
+            format!("Kubernetes refuses pods of {revision} ({}/{} ready): {why}; {mend}", pods.ready, pods.size);
+        Some((reason.to_owned(), clip(&message, 1024)))
+    })
+}
+
 /// What a person must mend, as reason and message.
 fn problem(state: &State, seen: &Observation) -> Option<(String, String)> {
     let running = state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
@@ -180,6 +209,9 @@ fn problem(state: &State, seen: &Observation) -> Option<(String, String)> {
     if let Some(launch) = running.filter(|launch| launch.held) {
         let mend = "decide Resume or Abort, or edit the plan";
         return Some(("DeadlinePassed".to_owned(), format!("{}; {mend}", launch.message.clone().unwrap_or_default())));
+    }
+    if let Some(refused) = pods_refused(state, seen) {
+        return Some(refused);
     }
     if running.is_some_and(|launch| launch.phase == Phase::RollingBack && launch.weight > 0) {
         let message = "the canary is to be taken back, but stable has no ready pod; see the events of stable's pods, or decide Abort: it goes to stable all the same";

@@ -3,8 +3,9 @@
 use k8s_openapi::jiff::Timestamp;
 
 use super::back::{finish_rollback, must_end, take_back, written_decision};
+use super::drain::retire;
 use super::forward::{begin, climb, follow_pause, follow_plan, promote};
-use super::retire::retire;
+use super::soak;
 use super::wanted::wanted;
 use super::{Event, Observation, Plan, Step, freeze, people};
 use crate::api::{Launch, Phase, State};
@@ -20,7 +21,7 @@ pub fn step(plan: &Plan, state: &State, seen: &Observation, now: Timestamp) -> S
         None => begin(None, plan, &mut state, seen, now, &mut notes),
         Some(launch) => Some(go_on(launch, plan, &mut state, seen, now, &mut notes)),
     };
-    retire(&mut state, now, &mut notes);
+    retire(&mut state, plan, seen, now, &mut notes);
     let wanted = wanted(&state, plan, seen);
     let wake_at = notes.wakes.into_iter().filter(|at| *at > now).min();
     Step { state, wanted, events: notes.events, wake_at }
@@ -64,12 +65,13 @@ fn go_on(
     follow_pause(&mut launch, seen, now);
     freeze::wake(seen, notes);
     follow_plan(&mut launch, plan, now, notes);
-    if let Some(end) = must_end(&mut launch, plan, state, seen, now, notes) {
+    if let Some(end) = must_end(&mut launch, plan, seen, now, notes) {
         return take_back(launch, &end, state, seen, now, notes);
     }
     match launch.phase {
         Phase::Progressing => climb(&mut launch, plan, seen, now, notes),
-        Phase::Promoting => promote(&mut launch, state, seen, now, notes),
+        Phase::Promoting => promote(&mut launch, plan, state, seen, now, notes),
+        Phase::Soaking => soak::go_on(&mut launch, plan, state, seen, now, notes),
         Phase::RollingBack | Phase::Complete => {}
     }
     launch

@@ -18,6 +18,7 @@ mod freezes;
 mod people;
 mod properties;
 mod scenarios;
+mod soak;
 
 const OCHRE: &str = "ochre";
 const TEAL: &str = "teal";
@@ -60,13 +61,15 @@ fn plan() -> Plan {
             trigger("restarts", TriggerCheck::Restarts(3, seconds(60)), 0),
             trigger("unready", TriggerCheck::Condition(PodCondition::Unready), 120),
         ],
+        soak: seconds(0),
+        canary_pods: 1,
         interval: seconds(1),
         source: "default".to_owned(),
     }
 }
 
 /// A pretended cluster: it does what the core wants, and pods become ready unless their revision is broken.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Sim {
     plan: Plan,
     state: State,
@@ -105,6 +108,7 @@ impl Sim {
                 replicas: 4,
                 paused: false,
                 freeze: Freeze::default(),
+                drain: None,
                 history_limit: 5,
                 pods: BTreeMap::new(),
                 route: Route::Seen { shares: Shares::AtRest, programmed: Programmed::Yes },
@@ -131,6 +135,10 @@ impl Sim {
     fn say(&mut self, check: &str, verdict: Verdict) -> &mut Self {
         self.verdicts.insert(check.to_owned(), verdict);
         self
+    }
+
+    fn launch_began(&self, stage: &str) -> bool {
+        self.state.launch.as_ref().is_some_and(|l| l.stage_name == stage && l.began_at.is_some())
     }
 
     fn launch(&self) -> &crate::api::Launch {
@@ -161,7 +169,7 @@ impl Sim {
         ];
         for name in names {
             let text = match &name {
-                CheckName::Gate(_, name) | CheckName::Trigger(name) => name.clone(),
+                CheckName::Gate(_, name) | CheckName::Trigger(name) | CheckName::Drained(name) => name.clone(),
             };
             let verdict = self.verdicts.get(&text).copied().unwrap_or(Verdict::Pass);
             let measured = Measured { verdict, message: format!("{text} says {verdict:?}"), sampled_at: self.now };
@@ -220,6 +228,7 @@ impl Sim {
             } else if pods.ready != ready || pods.all_ready_since.is_none() {
                 pods.all_ready_since = Some(self.now);
             }
+            pods.failing = pods.size - ready;
             pods.ready = ready;
         }
     }

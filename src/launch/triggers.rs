@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
+use super::soak::is_judged;
 use super::time::{after, between, human};
 use super::{CheckName, Measured, Observation, Plan, Pods, Trigger, TriggerCheck, capacity};
 use crate::api::{Breach, Launch, PodCondition, SeenRestart, Verdict};
@@ -35,7 +36,8 @@ pub(super) fn judge(
     remember_restarts(launch, seen, now);
     launch.breaches.retain(|breach| plan.triggers.iter().any(|trigger| trigger.name == breach.trigger));
     let (mut fired, mut wake) = (None, None);
-    for trigger in &plan.triggers {
+    let phase = launch.phase;
+    for trigger in plan.triggers.iter().filter(|trigger| is_judged(trigger, phase)) {
         let Some(reading) = read(trigger, launch, plan, seen, now) else {
             continue;
         };

@@ -22,7 +22,8 @@ pub(super) fn wanted(state: &State, plan: &Plan, seen: &Observation) -> Wanted {
 /// Somebody other than stable has more of the traffic than they may have, or a rollback is under way.
 fn falls(state: &State, running: Option<&Launch>, seen: &Observation) -> bool {
     let stable = state.stable.as_ref().map(|stable| stable.revision.as_str());
-    let allowed = running.filter(|launch| launch.phase != Phase::RollingBack).map_or(0, |launch| launch.weight);
+    let climbs = |launch: &&Launch| matches!(launch.phase, Phase::Progressing | Phase::Promoting);
+    let allowed = running.filter(climbs).map_or(0, |launch| launch.weight);
     running.is_some_and(|launch| launch.phase == Phase::RollingBack) || exposed(stable, seen) > allowed
 }
 
@@ -43,17 +44,19 @@ fn shares(launch: &Launch, seen: &Observation) -> Shares {
         return Shares::AtRest;
     };
     let split = Shares::Split { stable: stable.clone(), canary: launch.revision.clone(), weight: launch.weight };
-    let untouched = matches!(seen.route, Route::Seen { shares: Shares::AtRest, .. }) && !service_moved(launch, seen);
+    let at_rest = matches!(seen.route, Route::Seen { shares: Shares::AtRest, .. });
+    let untouched = at_rest && (!service_moved(launch, seen) || launch.weight == 100);
     match launch.phase {
         Phase::Progressing if launch.weight == 0 => Shares::AtRest,
         Phase::Promoting if launch.weight == 0 || service_moved(launch, seen) => Shares::AtRest,
         Phase::RollingBack if untouched => Shares::AtRest,
         Phase::Progressing | Phase::Promoting | Phase::RollingBack => split,
-        Phase::Complete => Shares::AtRest,
+        Phase::Soaking | Phase::Complete => Shares::AtRest,
     }
 }
 
-/// The agent's Service selects stable; it moves when the canary's 100 % was read back.
+/// The agent's Service selects stable; it moves when the canary's 100 % was read back. A rollback that waits for a dead
+/// stable leaves it where it is.
 fn service(state: &State, running: Option<&Launch>, seen: &Observation) -> Option<String> {
     if let Some(launch) = running.filter(|launch| launch.phase == Phase::Promoting && launch.weight == 100) {
         let confirmed = match (&seen.route, &launch.stable) {
@@ -65,6 +68,10 @@ fn service(state: &State, running: Option<&Launch>, seen: &Observation) -> Optio
             return Some(launch.revision.clone());
         }
     }
+    let waits = |launch: &&Launch| launch.phase == Phase::RollingBack && launch.weight == 100;
+    if let Some(launch) = running.filter(waits).filter(|launch| service_moved(launch, seen)) {
+        return Some(launch.revision.clone());
+    }
     state.stable.as_ref().map(|stable| stable.revision.clone())
 }
 
@@ -73,7 +80,10 @@ fn keep(state: &State, seen: &Observation) -> BTreeSet<String> {
     let trusted = state.trusted.iter().take(seen.history_limit + 1).map(|trusted| &trusted.revision);
     let stable = state.stable.iter().map(|stable| &stable.revision);
     let retiring = state.retiring.iter().map(|retiring| &retiring.revision);
-    let launch = state.launch.iter().map(|launch| &launch.revision);
+    let launch = state.launch.iter().flat_map(|launch| {
+        let before = launch.stable.iter().filter(|_| launch.phase != Phase::Complete);
+        before.chain([&launch.revision])
+    });
     trusted.chain(stable).chain(retiring).chain(launch).cloned().collect()
 }
 

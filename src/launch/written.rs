@@ -47,8 +47,8 @@ impl WrittenPlan {
         base.fits(&name)?;
         base.resolve()?;
         match launch.tighten {
-            Some(tightening) => base.tighten(&name, &tightening),
-            None => Ok(base),
+            Some(tightening) if tightening != Tightening::default() => base.tighten(&name, &tightening),
+            Some(_) | None => Ok(base),
         }
     }
 
@@ -86,6 +86,9 @@ impl WrittenPlan {
     fn tighten(&self, name: &str, tightening: &Tightening) -> Result<Self, PlanError> {
         let basic = api::basic_plan(self.gateway);
         let mut tight = Self { place: "spec.launch.tighten".to_owned(), ..self.clone() };
+        if tight.plan.stages.is_none() {
+            tight.plan.soak = tight.plan.soak.or(basic.soak); // written stages have no soak of their own
+        }
         let mut stages = tight.plan.stages.take().or(basic.stages).unwrap_or_default();
         let mut triggers = tight.plan.triggers.take().or(basic.triggers).unwrap_or_default();
         for wanted in &tightening.stages {
@@ -151,7 +154,7 @@ pub fn freeze_windows(spec: &AgentDeploymentSpec, named: Option<&LaunchPlanSpec>
 }
 
 /// Whether `new` asks for all that `old` asks for, and nothing is easier: the same stages and clocks, every gate and trigger
-/// as it was, a minimum duration not shorter. Such an edit restarts nothing.
+/// as it was, a minimum duration and the soak not shorter. Such an edit restarts nothing.
 pub fn only_tightens(old: &Plan, new: &Plan) -> bool {
     let stages = old.stages.len() == new.stages.len()
         && old.stages.iter().zip(&new.stages).all(|(old, new)| {
@@ -160,7 +163,7 @@ pub fn only_tightens(old: &Plan, new: &Plan) -> bool {
                 && old.gates.iter().all(|gate| new.gates.contains(gate))
         });
     let triggers = old.triggers.iter().all(|trigger| new.triggers.contains(trigger));
-    stages && triggers && (old.interval, &old.source) == (new.interval, &new.source)
+    stages && triggers && old.soak <= new.soak && (old.interval, &old.source) == (new.interval, &new.source)
 }
 
 #[cfg(test)]

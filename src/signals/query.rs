@@ -24,6 +24,8 @@ pub struct Query {
     kind: Kind,
     /// The window as PromQL writes it; empty for counts and gauges.
     window: String,
+    /// The instants of the samples are asked for too.
+    dated: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -51,6 +53,8 @@ pub enum Part {
     Within,
     /// Pods that the source sees.
     Pods,
+    /// When the oldest of the samples behind a gauge was taken, in seconds since 1970.
+    Taken,
 }
 
 /// Why a metric cannot be asked for. The API server's rules refuse these; an old object may still hold one.
@@ -77,7 +81,7 @@ pub enum QueryError {
 }
 
 impl Part {
-    const ALL: [Self; 5] = [Self::Value, Self::Amount, Self::Samples, Self::Within, Self::Pods];
+    const ALL: [Self; 6] = [Self::Value, Self::Amount, Self::Samples, Self::Within, Self::Pods, Self::Taken];
 
     /// The value of the label `sluice_part`.
     fn label(self) -> &'static str {
@@ -87,6 +91,7 @@ impl Part {
             Self::Samples => "samples",
             Self::Within => "within",
             Self::Pods => "pods",
+            Self::Taken => "taken",
         }
     }
 
@@ -107,7 +112,13 @@ impl Query {
                 .map(range)
                 .ok_or_else(|| QueryError::Window(metric.name.clone()))?,
         };
-        Ok(Self { kind, window })
+        Ok(Self { kind, window, dated: false })
+    }
+
+    /// The same, and when the samples of a gauge were taken: an answer may be as old as the last scrape.
+    #[must_use]
+    pub fn dated(self) -> Self {
+        Self { dated: true, ..self }
     }
 
     /// The PromQL text for some revisions of a source.
@@ -149,7 +160,9 @@ impl Query {
                 vec![(Part::Value, ask.across("sum", &raw))]
             }
             Kind::Gauge { series, across } => {
-                vec![(Part::Value, ask.across(across, &ask.only(series).to_string()))]
+                let series = ask.only(series).to_string();
+                let taken = self.dated.then(|| (Part::Taken, ask.across("min", &format!("timestamp({series})"))));
+                [(Part::Value, ask.across(across, &series))].into_iter().chain(taken).collect()
             }
         }
     }
@@ -283,6 +296,17 @@ mod tests {
     }
 
     const PODS: &str = r#"label_replace(count by (namespace, agent, revision) (up{revision!=""} == 1), "sluice_part", "pods", "", "")"#;
+
+    #[test]
+    fn a_dated_query_asks_for_the_oldest_sample_of_each_revision() {
+        let query = Query::compile(&standard("runs_in_flight"), None).unwrap().dated();
+        let text = query.text(&source(""), &["teal".to_owned()].into());
+        let series = r#"agent_runs_in_flight{revision=~"teal"}"#;
+        let taken = format!(
+            r#"label_replace(min by (namespace, agent, revision) (timestamp({series})), "sluice_part", "taken", "", "")"#
+        );
+        assert!(text.contains(&taken), "{text}");
+    }
 
     #[test]
     fn each_kind_of_metric_is_one_query_of_named_parts() {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::jiff::Timestamp;
 use rust_decimal::Decimal;
 use rust_decimal::prelude::FromPrimitive as _;
 use serde::Deserialize;
@@ -206,6 +207,13 @@ impl Sample {
             samples: if instant { None } else { self.0.get(&Part::Samples).copied() },
             pods: self.pods(),
         }
+    }
+
+    /// When the oldest sample behind a gauge was taken, if that was asked.
+    pub fn taken(&self) -> Option<Timestamp> {
+        let seconds = self.part(Part::Taken).ok()??;
+        let millis = seconds.checked_mul(Decimal::ONE_THOUSAND)?.trunc();
+        Timestamp::from_millisecond(i64::try_from(millis).ok()?).ok()
     }
 
     /// Pods that the source sees; what is not a number is none.

@@ -45,14 +45,26 @@ pub struct Watch {
     pub source: String,
     /// How often.
     pub interval: Duration,
-    /// The canary's hash.
+    /// The canary's hash; empty when no launch runs.
     pub canary: String,
     /// Stable's hash. `None` on a first deployment.
     pub stable: Option<String>,
     /// How many of the canary's pods are ready.
     pub ready_pods: i32,
-    /// What is asked, by gate and trigger.
+    /// Revisions that are drained, with how many of their pods are ready.
+    pub draining: BTreeMap<String, i32>,
+    /// What is asked, by gate, trigger and drained revision.
     pub questions: BTreeMap<CheckName, Question>,
+}
+
+impl Watch {
+    /// The revision that a check is about, and how many of its pods are ready.
+    fn subject<'a>(&'a self, name: &'a CheckName) -> (&'a String, i32) {
+        match name {
+            CheckName::Gate(..) | CheckName::Trigger(_) => (&self.canary, self.ready_pods),
+            CheckName::Drained(revision) => (revision, self.draining.get(revision).copied().unwrap_or_default()),
+        }
+    }
 }
 
 /// Asks the sources and remembers the last answers.
@@ -95,6 +107,8 @@ struct Watched {
 /// One question of one agent.
 struct Check {
     question: Question,
+    /// The samples' own instants count: it is about a revision that is drained, of which nothing older is worth anything.
+    dated: bool,
     /// What to ask. `None` when there is nothing to ask; `measured` then says why.
     ask: Option<Ask>,
     due: Instant,
@@ -109,6 +123,8 @@ struct Seen {
     /// Said of an `Insufficient` instead of the judge's words.
     preflight: Option<String>,
     at: Timestamp,
+    /// When the oldest sample behind the numbers was taken, if that was asked.
+    taken: Option<Timestamp>,
 }
 
 /// A query that came back.
@@ -174,7 +190,10 @@ impl Sampler {
             .checks
             .iter()
             .filter_map(|(name, check)| Some((name.clone(), check.measured.clone()?)))
-            .map(|(name, measured)| (name, aged(measured, now, fresh)))
+            .map(|(name, measured)| match &name {
+                CheckName::Drained(_) => (name, measured), // without traffic no run begins: what is known stays true
+                CheckName::Gate(..) | CheckName::Trigger(_) => (name, aged(measured, now, fresh)),
+            })
             .collect()
     }
 
@@ -202,26 +221,27 @@ impl Sampler {
 
     /// Sets a new watch up with what is still valid of the former.
     fn prepare(&self, watch: Watch, former: Option<Watched>) -> Watched {
-        let mut former =
-            former.filter(|former| former.watch.source == watch.source && former.watch.canary == watch.canary);
+        let mut former = former.filter(|former| former.watch.source == watch.source);
+        let same_canary = former.as_ref().is_some_and(|former| former.watch.canary == watch.canary);
         let same_stable = former.as_ref().is_some_and(|former| former.watch.stable == watch.stable);
-        let same_pods = former.as_ref().is_some_and(|former| former.watch.ready_pods == watch.ready_pods);
+        let before = former.as_ref().map(|former| former.watch.clone());
         let next = self.aligned(watch.interval);
         let checks = watch.questions.iter().map(|(name, question)| {
             let kept = former
                 .as_mut()
                 .and_then(|former| former.checks.remove(name))
-                .filter(|check| check.question == *question)
+                .filter(|check| check.question == *question && (same_canary || check.dated))
                 .filter(|check| same_stable || check.question.compare == Compare::Value);
             let check = match kept {
                 Some(mut check) => {
                     check.due = check.due.min(next);
-                    if !same_pods {
-                        check.judge(watch.ready_pods);
+                    let pods = watch.subject(name).1;
+                    if before.as_ref().map(|before| before.subject(name).1) != Some(pods) {
+                        check.judge(pods);
                     }
                     check
                 }
-                None => self.new_check(&watch, question),
+                None => self.new_check(&watch, name, question),
             };
             (name.clone(), check)
         });
@@ -229,17 +249,18 @@ impl Sampler {
         Watched { watch, checks }
     }
 
-    fn new_check(&self, watch: &Watch, question: &Question) -> Check {
+    fn new_check(&self, watch: &Watch, name: &CheckName, question: &Question) -> Check {
+        let dated = matches!(name, CheckName::Drained(_));
         let mut check =
-            Check { question: question.clone(), ask: None, due: Instant::now(), seen: None, measured: None };
+            Check { question: question.clone(), dated, ask: None, due: Instant::now(), seen: None, measured: None };
         let at = millis((self.now)());
-        match self.compile(watch, question) {
+        match self.compile(watch, question, dated) {
             Err(why) => {
                 check.measured = Some(Measured { verdict: Verdict::Error, message: short(&why), sampled_at: at });
             }
             Ok(_) if question.compare != Compare::Value && watch.stable.is_none() => {
                 let canary = Sample::default().reading(&question.metric);
-                check.seen = Some(Seen { canary, stable: None, preflight: None, at });
+                check.seen = Some(Seen { canary, stable: None, preflight: None, at, taken: None });
                 check.judge(watch.ready_pods); // does not apply
             }
             Ok(ask) => check.ask = Some(ask),
@@ -247,7 +268,7 @@ impl Sampler {
         check
     }
 
-    fn compile(&self, watch: &Watch, question: &Question) -> Result<Ask, String> {
+    fn compile(&self, watch: &Watch, question: &Question, dated: bool) -> Result<Ask, String> {
         if !self.sources.contains_key(&watch.source) {
             let known: Vec<&str> = self.sources.keys().map(String::as_str).collect();
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
@@ -257,6 +278,7 @@ impl Sampler {
             ));
         }
         let query = Query::compile(&question.metric, question.window).map_err(|error| error.to_string())?;
+        let query = if dated { query.dated() } else { query };
         Ok(Ask { source: watch.source.clone(), query })
     }
 
@@ -283,7 +305,7 @@ impl Sampler {
         let mut next: Option<Instant> = None;
         let State { agents, in_flight, .. } = &mut *state;
         for watched in agents.values_mut() {
-            for check in watched.checks.values_mut() {
+            for (name, check) in &mut watched.checks {
                 let Some(ask) = check.ask.as_ref() else { continue };
                 if in_flight.contains(ask) {
                     continue;
@@ -291,7 +313,7 @@ impl Sampler {
                 if check.due <= now {
                     check.due = self.aligned(watched.watch.interval);
                     let revisions = due.entry(ask.clone()).or_default();
-                    revisions.insert(watched.watch.canary.clone());
+                    revisions.insert(watched.watch.subject(name).0.clone());
                     if check.question.compare != Compare::Value {
                         revisions.extend(watched.watch.stable.clone());
                     }
@@ -346,18 +368,15 @@ impl Sampler {
             let Watched { watch, checks } = watched;
             // The agent may have moved on to other revisions since: those were not asked for.
             let asked = |revision: &String| done.revisions.contains(revision);
-            if !asked(&watch.canary) {
-                continue;
-            }
             let stable_asked = watch.stable.as_ref().is_none_or(asked);
             let next = self.aligned(watch.interval);
-            for check in checks.values_mut() {
-                let asked = stable_asked || check.question.compare == Compare::Value;
+            for (name, check) in checks {
+                let asked = asked(watch.subject(name).0) && (stable_asked || check.question.compare == Compare::Value);
                 if !asked || check.ask.as_ref() != Some(&done.ask) {
                     continue;
                 }
                 check.due = check.due.max(next); // what was missed while it was under way is not made up for
-                if check.take(source, key, watch, done) {
+                if check.take(source, key, watch, name, done) {
                     to_wake.insert(key.clone());
                     news = true;
                 }
@@ -387,7 +406,8 @@ impl Sampler {
 
 impl Check {
     /// Takes an answer; tells whether the agent should look.
-    fn take(&mut self, source: &Source, key: &AgentKey, watch: &Watch, done: &Done) -> bool {
+    fn take(&mut self, source: &Source, key: &AgentKey, watch: &Watch, name: &CheckName, done: &Done) -> bool {
+        let (subject, ready_pods) = watch.subject(name);
         let before = self.measured.as_ref().map(|measured| measured.verdict);
         match &done.result {
             Ok(answer) if !answer.warned => {
@@ -398,18 +418,19 @@ impl Check {
                 };
                 let reading = |revision| answer.of(&of(revision)).reading(&self.question.metric);
                 self.seen = Some(Seen {
-                    canary: reading(&watch.canary),
+                    canary: reading(subject),
                     stable: watch.stable.as_ref().map(reading),
-                    preflight: preflight(source, answer, &of(&watch.canary)),
+                    preflight: preflight(source, answer, &of(subject)),
                     at: done.at,
+                    taken: answer.of(&of(subject)).taken(),
                 });
-                self.judge(watch.ready_pods);
+                self.judge(ready_pods);
             }
             Ok(_) => self.fail(source, "the source warned that its answer may be incomplete", done.at),
             Err(error) => self.fail(source, &error.to_string(), done.at),
         }
         let after = self.measured.as_ref().map(|measured| measured.verdict);
-        after != before || after == Some(Verdict::Fail)
+        after != before || after == Some(Verdict::Fail) && !self.dated // how long a breach lasts counts, not a drain
     }
 
     fn judge(&mut self, ready_pods: i32) {
@@ -419,7 +440,15 @@ impl Check {
             (Some(preflight), Verdict::Insufficient) => short(&format!("{said}: {preflight}")),
             _ => said,
         };
-        self.measured = Some(Measured { verdict, message, sampled_at: seen.at });
+        let (verdict, message, sampled_at) = match seen.taken {
+            Some(taken) if self.dated => (verdict, message, taken.min(seen.at)),
+            None if self.dated && verdict == Verdict::Pass => {
+                let mend = format!("{message}, but not when: define it as a gauge");
+                (Verdict::Insufficient, short(&mend), seen.at)
+            }
+            _ => (verdict, message, seen.at),
+        };
+        self.measured = Some(Measured { verdict, message, sampled_at });
     }
 
     fn fail(&mut self, source: &Source, why: &str, at: Timestamp) {
@@ -547,6 +576,7 @@ mod tests {
             canary: canary.to_owned(),
             stable: Some("ochre".to_owned()),
             ready_pods: 1,
+            draining: BTreeMap::new(),
             questions: [(gate("success"), question("success_rate", Compare::Value, "0.9"))].into(),
         }
     }
@@ -568,6 +598,49 @@ mod tests {
         let last = fake.requests().pop().unwrap();
         let time = format!("time={}.{:03}", again.sampled_at.as_second(), again.sampled_at.as_millisecond() % 1000);
         assert!(last.contains(&time), "{last}: what is remembered is what was asked: {time}");
+    }
+
+    /// Nothing is launched; mauve, of which two pods are ready, is drained.
+    fn draining() -> Watch {
+        let metric = standard_metrics().into_iter().find(|m| m.name == crate::launch::RUNS_IN_FLIGHT).unwrap();
+        let drained = (CheckName::Drained("mauve".to_owned()), crate::launch::no_runs(metric));
+        Watch { draining: [("mauve".to_owned(), 2)].into(), stable: None, questions: [drained].into(), ..watch("") }
+    }
+
+    #[tokio::test]
+    async fn a_drained_revision_is_judged_by_the_age_of_its_oldest_sample() {
+        let runs = |value: &'static str, pods: &'static str| {
+            vector(&[("mauve", "value", value), ("mauve", "pods", pods), ("mauve", "taken", "1000000.5")])
+        };
+        let fake = Fake::start(runs("3", "2")).await;
+        let mut running = start(vec![fake.source("")]);
+        running.sampler.watch(key(), draining());
+        let some = running.woken().await;
+        assert_eq!((some.verdict, some.message.as_str()), (Verdict::Fail, "runs_in_flight 3 > 0"));
+        fake.asked(4).await; // runs that go on wake nobody
+        assert!(running.woken.try_recv().is_err());
+        assert!(fake.requests()[0].contains("timestamp") && !fake.requests()[0].contains("ochre"));
+        fake.set(runs("0", "1"));
+        let partial = running.woken().await;
+        assert_eq!(partial.verdict, Verdict::Insufficient, "{}", partial.message);
+        fake.set(runs("0", "2"));
+        let none = running.woken().await;
+        let taken = Timestamp::from_millisecond(1_000_000_500).unwrap();
+        assert_eq!((none.verdict, none.sampled_at), (Verdict::Pass, taken));
+        // A launch that begins meanwhile forgets nothing of it.
+        let watch = Watch { canary: "teal".to_owned(), ..draining() };
+        running.sampler.watch(key(), watch);
+        assert_eq!(running.only(), none);
+    }
+
+    #[tokio::test]
+    async fn runs_that_are_no_gauge_are_never_known_to_have_ended() {
+        let fake = Fake::of(&[("mauve", "value", "0"), ("mauve", "pods", "2")]).await;
+        let mut running = start(vec![fake.source("")]);
+        running.sampler.watch(key(), draining());
+        let said = running.woken().await;
+        assert_eq!(said.verdict, Verdict::Insufficient);
+        assert!(said.message.ends_with("define it as a gauge"), "{}", said.message);
     }
 
     #[tokio::test]

@@ -106,7 +106,7 @@ async fn a_namespace_says_which_plans_its_agents_may_use() -> anyhow::Result<()>
 
     let written = until_refused(&client, &namespace, &agent(&inline())).await?;
     let words = format!(
-        "spec.launch: namespace {namespace} forbids plans of an agent's own: remove stages, triggers and stageDefaults \
+        "spec.launch: namespace {namespace} forbids plans of an agent's own: remove stages, triggers, stageDefaults, soak and canary \
          and name a LaunchPlan in spec.launch.planRef; allowed are production, careful"
     );
     ensure!(written.contains(&words), "{written}");

@@ -146,6 +146,7 @@ async fn a_quota_without_room_for_the_canary_leaves_stable_alone_and_is_told() -
     let waiting = |agent: &_| launch(agent).is_some_and(runs) && is(agent, "Progressing", "True", "quota");
     let waiting = day.until("told", SOON, waiting).await?;
     tells(&waiting, "Progressing", &["waiting for pods", "0/1 ready", "exceeded quota: small"])?;
+    tells(&waiting, "Stalled", &["True", "QuotaExceeded", "exceeded quota: small", "raise the quota"])?;
     tells(&waiting, "Ready", &["True", "1/1"])?;
     let over = day.until_ended(Outcome::RolledBack).await?;
     tells(&over, "Launched", &["RolledBack", "half did not finish within 9s", "0/1 ready", "exceeded quota: small"])?;

@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail, ensure};
 use demo::load::{self, Load};
+use demo::stream::Streams;
 use futures::StreamExt as _;
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::api::events::v1::Event;
@@ -456,6 +458,49 @@ impl Agent {
         Ok(launch)
     }
 
+    /// Waits until a launch soaks: its revision is stable, and the way back is open.
+    pub async fn until_soaking(&self, number: i64) -> anyhow::Result<Launch> {
+        let soaks = |agent: &AgentDeployment| {
+            launch(agent).is_some_and(|launch| launch.number == number && launch.phase == Phase::Soaking)
+        };
+        let agent = self.until(&format!("soaking in launch {number}"), soaks).await?;
+        launch(&agent).cloned().context("no launch")
+    }
+
+    /// Begins streamed runs of so many seconds through the gateway; each has told its first line.
+    pub async fn streams(&self, seconds: u64, count: usize) -> anyhow::Result<Streams> {
+        self.until_answered().await?;
+        let config = load::Config::new(&self.cluster.gateway_url).host(&self.host);
+        Streams::open(&config, seconds, count).await
+    }
+
+    /// Waits until the gateway answers for the agent.
+    async fn until_answered(&self) -> anyhow::Result<load::Config> {
+        let config = load::Config::new(format!("{}/run", self.cluster.gateway_url)).host(&self.host);
+        let began = Instant::now();
+        while let Err(error) = load::probe(&config).await {
+            ensure!(began.elapsed() < PATIENCE, "the gateway does not answer for {}: {error:#}", self.host);
+            tokio::time::sleep(Duration::from_millis(100)).await; // nothing tells when a gateway begins to answer
+        }
+        Ok(config)
+    }
+
+    /// Waits until the Deployment of a revision asks for so many pods.
+    pub async fn until_sized(&self, revision: &str, size: i32) -> anyhow::Result<()> {
+        let sized = |deployment: &Deployment| deployment.spec.as_ref().and_then(|spec| spec.replicas) == Some(size);
+        let (name, what) = (format!("{}-{revision}", self.name), format!("at {size} pods"));
+        match until(&self.all::<Deployment>(), &name, &what, PATIENCE, sized).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(anyhow!("{error}\n{}", self.story().await)),
+        }
+    }
+
+    /// How many pods the Deployment of a revision asks for.
+    pub async fn size(&self, revision: &str) -> anyhow::Result<i32> {
+        let deployment = self.all::<Deployment>().get(&format!("{}-{revision}", self.name)).await?;
+        Ok(deployment.spec.and_then(|spec| spec.replicas).unwrap_or(1))
+    }
+
     /// Waits until the running launch is in this stage with its weight read back, and returns it.
     pub async fn until_in_stage(&self, number: i64, stage: &str) -> anyhow::Result<Launch> {
         let there = |agent: &AgentDeployment| {
@@ -472,14 +517,8 @@ impl Agent {
 
     /// Waits until the gateway answers for the agent, then sends so many requests a second.
     pub async fn load(&self, rate: u32) -> anyhow::Result<Load> {
-        let config =
-            load::Config { rate, ..load::Config::new(format!("{}/run", self.cluster.gateway_url)).host(&self.host) };
-        let began = Instant::now();
-        while let Err(error) = load::probe(&config).await {
-            ensure!(began.elapsed() < PATIENCE, "the gateway does not answer for {}: {error:#}", self.host);
-            tokio::time::sleep(Duration::from_millis(100)).await; // nothing tells when a gateway begins to answer
-        }
-        Load::start(&config)
+        let config = self.until_answered().await?;
+        Load::start(&load::Config { rate, ..config })
     }
 
     /// Reasons and notes of the agent's Events, oldest first.

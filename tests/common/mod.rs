@@ -173,7 +173,7 @@ pub fn full_status() -> Value {
     let launch = serde_json::json!({
         "number": 42, "id": "refund-agent-42", "revision": "b20de4", "stable": "7f3c91", "trusted": true, "planHash": "44d0",
         "phase": "RollingBack", "outcome": "RolledBack", "reason": "errors-doubled", "message": "error_rate 2.1%", "justification": "replay passed",
-        "stage": 1, "stageName": "canary-1", "stages": 4, "weight": 5, "stableSize": 4,
+        "stage": 1, "stageName": "canary-1", "stages": 4, "weight": 5, "served": true, "stableSize": 4,
         "startedAt": at, "enteredAt": at, "beganAt": at, "pausedAt": at, "pausedSeconds": 60, "held": true,
         "verdicts": [{"gate": "success", "verdict": "Insufficient", "message": "140/200 samples"}], "verdictsAt": at,
         "breaches": [{"trigger": "errors-doubled", "since": at, "firstSeen": at, "lastSeen": at}],
@@ -192,7 +192,7 @@ pub fn full_status() -> Value {
         "pending": {"revision": "c0ffee", "since": at},
         "trusted": [{"revision": "51ee02", "since": at}],
         "rejected": [{"revision": "bad001", "at": at, "reason": "errors-doubled"}],
-        "retiring": [{"revision": "aaaaaa", "since": at}],
+        "retiring": [{"revision": "aaaaaa", "since": at, "idle": true}],
         "pause": {"by": "jane", "reason": "INC-412", "since": at},
         "answers": [{"uid": "0b5c", "name": "abort-x7k2p", "state": "Applied", "reason": "taken back", "at": at}],
         "launch": launch,

@@ -163,7 +163,7 @@ fn allowed(launch: &Launch, plan: &[(&str, i64)], last: i64) -> i64 {
         Phase::Progressing => staged.min(i64::from(launch.weight)),
         Phase::Promoting => i64::from(launch.weight).max(last),
         Phase::RollingBack => last, // it may only fall
-        Phase::Complete => 0,
+        Phase::Soaking | Phase::Complete => 0,
     }
 }
 

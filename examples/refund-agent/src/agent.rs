@@ -10,6 +10,7 @@ use std::{
 };
 
 use serde::Serialize;
+use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
     config::Config,
@@ -109,10 +110,7 @@ impl Agent {
     /// One whole run. It is not cancelled when the client hangs up (see [`crate::http`]): a refund is not undone by
     /// a closed connection.
     pub(crate) async fn run(&self) -> (Outcome, Answer) {
-        let began = Instant::now();
-        let run = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
-        *lock(&self.last_activity) = began;
-        self.metrics.run_began();
+        let (run, began) = self.begin();
         let dice = Dice { seed: self.seed, run };
 
         // The model thinks for two thirds of the run, give or take a fifth; the tools share the rest.
@@ -132,9 +130,7 @@ impl Agent {
         }
 
         let micro_usd = 9_000.0 + (4_000.0 * dice.share(Roll::Cost)).round();
-        self.metrics.run_ended(outcome, began.elapsed().as_secs_f64(), micro_usd / 1e6);
-        self.ended.fetch_add(1, Ordering::SeqCst);
-        *lock(&self.last_activity) = Instant::now();
+        self.end(outcome, began, micro_usd / 1e6);
         let answer = Answer {
             outcome: if outcome == Outcome::success { "success" } else { "error" },
             who: self.identity.who.clone(),
@@ -145,6 +141,34 @@ impl Agent {
             message,
         };
         (outcome, answer)
+    }
+
+    /// One long run that tells its steps as it makes them: a line when it begins, one a second, and `done` at the end.
+    /// It goes on when nobody listens any more, as any run does.
+    pub(crate) async fn stream(&self, seconds: u64, lines: UnboundedSender<String>) {
+        let (run, began) = self.begin();
+        let tell = |line: String| drop(lines.send(line)); // whoever hung up is told nothing
+        tell(format!("run {run} of {seconds}s on {}\n", self.identity.who));
+        for step in 1..=seconds {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            tell(format!("step {step} of {seconds}\n"));
+        }
+        self.end(Outcome::success, began, 0.01);
+        tell("done\n".to_owned());
+    }
+
+    fn begin(&self) -> (u64, Instant) {
+        let began = Instant::now();
+        let run = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        *lock(&self.last_activity) = began;
+        self.metrics.run_began();
+        (run, began)
+    }
+
+    fn end(&self, outcome: Outcome, began: Instant, cost_usd: f64) {
+        self.metrics.run_ended(outcome, began.elapsed().as_secs_f64(), cost_usd);
+        self.ended.fetch_add(1, Ordering::SeqCst);
+        *lock(&self.last_activity) = Instant::now();
     }
 
     async fn refund(

@@ -1,25 +1,31 @@
 //! The agent's HTTP face.
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    body::Bytes,
+    body::{Body, Bytes},
     extract::State,
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderName, HeaderValue, StatusCode, Uri, header},
     middleware,
     response::{IntoResponse, Response},
     routing::get,
 };
+
+use tokio::sync::mpsc;
 
 use crate::{agent::Agent, metrics::Outcome};
 
 /// On every answer. An answer without it came from somebody else: a gateway, say.
 const REVISION: HeaderName = HeaderName::from_static("x-agent-revision");
 
+/// A streamed run takes at most an hour.
+const LONGEST_STREAM: u64 = 3_600;
+
 pub(crate) fn router(agent: Arc<Agent>) -> Router {
     Router::new()
         .route("/run", get(run).post(run))
+        .route("/runs/stream", get(stream).post(stream))
         .route("/healthz", get("ok\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
@@ -43,6 +49,22 @@ async fn run(State(agent): State<Arc<Agent>>, _body: Bytes) -> Response {
         tokio::spawn(crash());
     }
     answer
+}
+
+/// A run that takes as many seconds as asked (20 when not said) and is answered line by line, chunked.
+async fn stream(State(agent): State<Arc<Agent>>, uri: Uri, _body: Bytes) -> Response {
+    let asked = uri.query().and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("seconds=")));
+    let Some(seconds) = asked.map_or(Some(20), |text| text.parse::<u64>().ok()).filter(|n| *n <= LONGEST_STREAM) else {
+        let mend = format!("seconds must be a number from 0 to {LONGEST_STREAM}\n");
+        return (StatusCode::BAD_REQUEST, mend).into_response();
+    };
+    let (lines, told) = mpsc::unbounded_channel();
+    tokio::spawn(async move { agent.stream(seconds, lines).await });
+    let told = futures::stream::unfold(told, |mut told| async move {
+        let line = told.recv().await?;
+        Some((Ok::<_, Infallible>(line), told))
+    });
+    ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], Body::from_stream(told)).into_response()
 }
 
 /// What `crash_after` asks for: this answer still leaves, other runs are lost with the process.

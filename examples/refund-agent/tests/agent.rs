@@ -117,6 +117,22 @@ fn a_bad_prompt_fails_runs_and_not_probes() {
 }
 
 #[test]
+fn a_streamed_run_tells_its_steps_and_ends_whole_after_sigterm() {
+    let mut agent = start("stream", None);
+    let mut stream = TcpStream::connect(&agent.address).unwrap();
+    send(&mut stream, "POST", "/runs/stream?seconds=5", "close");
+    let mut lines = BufReader::new(stream).lines();
+    assert!(lines.by_ref().any(|line| line.unwrap().starts_with("step 1 of 5")));
+    let (_, page) = ask(&agent.address, "GET", "/metrics");
+    assert!(page.contains("agent_runs_in_flight 1"), "{page}");
+    terminate(&agent);
+    assert!(lines.any(|line| line.unwrap() == "done"), "the run was cut");
+    assert_eq!(exit_code(&mut agent), Some(0));
+    let agent = start("stream-too-long", None);
+    assert_eq!(ask(&agent.address, "GET", "/runs/stream?seconds=long").0, 400);
+}
+
+#[test]
 fn unready_fails_readiness_alone() {
     let agent = start("unready", Some(r#"{"unready": true}"#));
     assert_eq!(ask(&agent.address, "GET", "/readyz").0, 503);

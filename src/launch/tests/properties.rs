@@ -65,6 +65,19 @@ fn happening() -> impl Strategy<Value = Happening> {
     ]
 }
 
+/// An agent whose launches soak, and whose runs are waited for, or neither.
+fn agent() -> impl Strategy<Value = Sim> {
+    let soak = prop_oneof![Just(0_u64), Just(20)];
+    let drain = prop_oneof![Just(None), Just(Some(60_u64))];
+    (soak, drain, 1..4_i32).prop_map(|(soak, drain, canary_pods)| {
+        let mut sim = Sim::with_stable();
+        sim.plan.soak = seconds(soak);
+        sim.plan.canary_pods = canary_pods;
+        sim.seen.drain = drain.map(seconds);
+        sim
+    })
+}
+
 fn happen(sim: &mut Sim, happening: &Happening) {
     match happening {
         Happening::Want(index) => drop(sim.want(REVISIONS[*index])),
@@ -142,7 +155,9 @@ fn promises(before: &Sim, step: &Step) {
         let bound = match launch.phase {
             Phase::Progressing => before.plan.stages[usize::try_from(launch.stage).unwrap()].weight,
             Phase::Promoting => 100,
-            Phase::RollingBack | Phase::Complete => before.state.launch.as_ref().map_or(0, |launch| launch.weight),
+            Phase::RollingBack | Phase::Soaking | Phase::Complete => {
+                before.state.launch.as_ref().map_or(0, |launch| launch.weight)
+            }
         };
         assert!(*weight <= bound, "weight {weight} above {bound}");
         // 6. Finality: a weight never rises for a rejected revision.
@@ -182,7 +197,11 @@ fn promises(before: &Sim, step: &Step) {
     }
     freeze_blocks_forward(before, step);
     // 3. Rollback wins: a bypass is answered in the pass that sees it.
-    if let Some(old) = before.state.launch.as_ref().filter(|l| matches!(l.phase, Phase::Progressing | Phase::Promoting))
+    if let Some(old) = before
+        .state
+        .launch
+        .as_ref()
+        .filter(|l| matches!(l.phase, Phase::Progressing | Phase::Promoting | Phase::Soaking))
         && before.verdicts.get("bypass") == Some(&Verdict::Fail)
         && before.now > old.started_at
     {
@@ -204,13 +223,33 @@ fn promises(before: &Sim, step: &Step) {
         );
         assert!(!matches!(&step.wanted.shares, Some(Shares::Split { weight, .. }) if *weight > 0), "{:?}", step.wanted);
     }
-    // The agent's Service never leaves stable without a promotion.
+    // The agent's Service never leaves stable without a promotion; a rollback leaves it until stable has a ready pod.
     if let (Some(service), Some(stable)) = (&step.wanted.service, &step.state.stable)
         && *service != stable.revision
     {
-        assert!(running.is_some_and(|launch| launch.phase == Phase::Promoting
-            && launch.weight == 100
-            && launch.revision == *service));
+        assert!(running.is_some_and(|launch| launch.weight == 100 && launch.revision == *service));
+        let waits = |pods: &Pods| pods.ready == 0;
+        let dead = before.seen.pods.get(&stable.revision).is_none_or(waits);
+        assert!(
+            running
+                .is_some_and(|launch| launch.phase == Phase::Promoting || launch.phase == Phase::RollingBack && dead)
+        );
+    }
+    // While it soaks its revision is stable, and the way back is open at full size.
+    if let Some(launch) = running.filter(|launch| launch.phase == Phase::Soaking) {
+        assert_eq!(step.state.stable.as_ref().map(|stable| &stable.revision), Some(&launch.revision));
+        assert!(!step.state.trusted.iter().any(|trusted| trusted.revision == launch.revision) || launch.trusted);
+        let back = launch.stable.as_ref().map(|former| step.wanted.sizes[former]);
+        assert!(back.is_none_or(|size| size >= launch.stable_size.max(before.seen.replicas)), "{back:?}");
+        assert!(step.wanted.shares.as_ref().is_none_or(|shares| *shares == Shares::AtRest));
+    }
+    // 15. Runs finish: pods of a revision that had traffic go only when it is known that nobody runs there, or late.
+    for retiring in before.state.retiring.iter().filter(|retiring| !retiring.idle) {
+        let kept = step.wanted.sizes.contains_key(&retiring.revision);
+        let late = |span: u64| before.now >= after(retiring.since, seconds(span));
+        let due = before.seen.drain.map_or(late(10), |deadline| before.now >= after(retiring.since, deadline));
+        let pods = before.seen.pods.get(&retiring.revision).map_or(0, |pods| pods.size);
+        assert!(kept || due || pods == 0 && late(10), "{retiring:?} lost its pods");
     }
 }
 
@@ -231,8 +270,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_promises_hold_whatever_happens(happenings in prop::collection::vec(happening(), 1..250)) {
-        let mut sim = Sim::with_stable();
+    fn the_promises_hold_whatever_happens(mut sim in agent(), happenings in prop::collection::vec(happening(), 1..250)) {
         for happening in &happenings {
             happen(&mut sim, happening);
             pass(&mut sim, matches!(happening, Happening::Crash));
@@ -240,8 +278,7 @@ proptest! {
     }
 
     #[test]
-    fn when_nothing_more_happens_the_agent_comes_to_rest(happenings in prop::collection::vec(happening(), 1..120)) {
-        let mut sim = Sim::with_stable();
+    fn when_nothing_more_happens_the_agent_comes_to_rest(mut sim in agent(), happenings in prop::collection::vec(happening(), 1..120)) {
         for happening in &happenings {
             happen(&mut sim, happening);
             pass(&mut sim, matches!(happening, Happening::Crash));
@@ -276,8 +313,7 @@ proptest! {
     }
 
     #[test]
-    fn the_same_input_gives_the_same_decision(happenings in prop::collection::vec(happening(), 1..60)) {
-        let mut sim = Sim::with_stable();
+    fn the_same_input_gives_the_same_decision(mut sim in agent(), happenings in prop::collection::vec(happening(), 1..60)) {
         for happening in &happenings {
             happen(&mut sim, happening);
             let (one, two) = (sim.clone().decide(), sim.clone().decide());

@@ -1,3 +1,4 @@
 //! What `make demo` and the cluster tests share.
 
 pub mod load;
+pub mod stream;

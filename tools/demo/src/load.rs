@@ -362,7 +362,7 @@ pub async fn probe(config: &Config) -> anyhow::Result<String> {
 }
 
 /// Where requests go, and the connections they go on.
-struct Target {
+pub(crate) struct Target {
     url: Url,
     host: Option<header::HeaderValue>,
     kept: Vec<Client>,
@@ -371,7 +371,7 @@ struct Target {
 }
 
 impl Target {
-    fn new(config: &Config) -> anyhow::Result<Self> {
+    pub(crate) fn new(config: &Config) -> anyhow::Result<Self> {
         let url = Url::parse(&config.url).with_context(|| format!("load: {:?} is not a URL", config.url))?;
         anyhow::ensure!(url.scheme() == "http", "load: {url} is not plain http");
         anyhow::ensure!((1..=1_000).contains(&config.rate), "load: a rate of {} per second", config.rate);
@@ -394,12 +394,21 @@ impl Target {
         (&self.kept[turn], false)
     }
 
-    async fn ask(&self, client: &Client) -> reqwest::Result<End> {
+    /// Sends one request on a connection of its own; the body is not read yet.
+    pub(crate) async fn send(&self) -> reqwest::Result<reqwest::Response> {
+        self.post(&self.fresh).await
+    }
+
+    async fn post(&self, client: &Client) -> reqwest::Result<reqwest::Response> {
         let mut request = client.post(self.url.clone());
         if let Some(host) = &self.host {
             request = request.header(header::HOST, host.clone());
         }
-        let answer = request.send().await?;
+        request.send().await
+    }
+
+    async fn ask(&self, client: &Client) -> reqwest::Result<End> {
+        let answer = self.post(client).await?;
         let status = answer.status();
         let revision =
             answer.headers().get(REVISION_HEADER).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());

@@ -146,8 +146,9 @@ fn announce(launch: &Launch, entered: bool) -> Option<Line> {
         }
         Phase::Promoting if entered => Line::new(Tone::Title, "promotion: the canary becomes stable"),
         Phase::Progressing | Phase::Promoting => Line::new(Tone::Plain, format!("  weight {} %", launch.weight)),
+        Phase::Soaking if entered => Line::new(Tone::Good, format!("soak: the canary is stable; {why}")),
         Phase::RollingBack if entered => Line::new(Tone::Bad, format!("ROLLING BACK: {why}")),
-        Phase::RollingBack => return None,
+        Phase::Soaking | Phase::RollingBack => return None,
         Phase::Complete => {
             let tone = if launch.outcome == Some(Outcome::Succeeded) { Tone::Good } else { Tone::Notice };
             let outcome = launch.outcome.map_or_else(|| "ended".to_owned(), |outcome| format!("{outcome:?}"));
