@@ -29,7 +29,11 @@ pub const REVISION_LABEL: &str = "sluice.dev/revision";
 /// Label value of `app.kubernetes.io/managed-by` on everything Sluice owns.
 pub const MANAGED_BY: &str = "sluice";
 
-/// Annotations that Sluice writes on a route (or Service) in the very write that changes its weight.
+/// Finalizer of an agent that shares a user's route: the route is put back before the agent goes.
+pub const ROUTE_FINALIZER: &str = "sluice.dev/route";
+
+/// Annotations that Sluice writes on a route (or Service) in the very write that changes its weight. On a user's route, where
+/// several agents may meet, the agent's name comes before the word: `sluice.dev/<agent>.decision`.
 pub mod annotations {
     /// Id of the launch that wrote the weight.
     pub const LAUNCH: &str = "sluice.dev/launch";
@@ -43,6 +47,8 @@ pub mod annotations {
     pub const DECIDED_AT: &str = "sluice.dev/decided-at";
     /// Epoch of the leader that wrote it.
     pub const EPOCH: &str = "sluice.dev/epoch";
+    /// On a user's route: the backends, as they were written, of the rules that are shared now.
+    pub const ORIGINAL: &str = "sluice.dev/original";
 }
 
 /// The first ten hexadecimal digits of a digest: long enough for the revisions of an agent, short enough for names.

@@ -101,15 +101,15 @@ pub(super) fn has_port() -> Rule {
         .field_path(".template")
 }
 
-/// Without a gateway there are no shares: the agent's Service moves in one write, after the last stage.
+/// Without a route there are no shares: the agent's Service moves in one write, after the last stage.
 pub(super) fn shares_need_a_gateway() -> Rule {
     Rule::new(
-        "has(self.traffic) && has(self.traffic.gateway) || !has(self.launch) || !has(self.launch.stages) \
+        "has(self.traffic) || !has(self.launch) || !has(self.launch.stages) \
          || self.launch.stages.all(s, s.traffic == 0)",
     )
     .message(expression(concat!(
         "self.launch.stages.map(s, s.traffic != 0",
-        r#", 'stage "%s" asks for %d %% of the traffic: without spec.traffic.gateway the Service of the agent moves in one write after the last stage; add the gateway or set 0'"#,
+        r#", 'stage "%s" asks for %d %% of the traffic: without spec.traffic the Service of the agent moves in one write after the last stage; add spec.traffic.gateway or spec.traffic.httpRoute, or set 0'"#,
         ".format([s.name, s.traffic]))[0]",
     )))
     .field_path(".launch")

@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 use super::context::Key;
 use crate::api::{AGENT_LABEL, AgentDeployment, REVISION_LABEL};
 use crate::revision;
-use crate::traffic::HTTPRoute;
+use crate::traffic::{self, HTTPRoute};
 
 /// An agent as it is watched: one that cannot be read must not stop the others.
 pub(crate) type WatchedAgent = DeserializeGuard<AgentDeployment>;
@@ -66,10 +66,20 @@ impl Caches {
         served.chain(self.deployments_of(namespace, agent).into_iter().map(|(hash, _)| hash)).collect()
     }
 
-    /// The route of an agent, if it can be read.
-    pub(crate) fn route(&self, key: &Key) -> Option<HTTPRoute> {
-        let route = self.routes.as_ref()?.get(&ObjectRef::new(&key.1).within(&key.0))?;
+    /// A route, if it can be read.
+    pub(crate) fn route(&self, namespace: &str, name: &str) -> Option<HTTPRoute> {
+        let route = self.routes.as_ref()?.get(&ObjectRef::new(name).within(namespace))?;
         route.0.as_ref().ok().cloned()
+    }
+
+    /// Names of the users' routes that carry marks of an agent.
+    pub(crate) fn routes_marked_by(&self, key: &Key) -> BTreeSet<String> {
+        let all = self.routes.iter().flat_map(Store::state);
+        let marked = |route: &Arc<WatchedRoute>| {
+            let route = route.0.as_ref().ok().filter(|route| route.namespace().as_deref() == Some(&key.0))?;
+            traffic::is_marked(route, &key.1).then(|| route.name_any())
+        };
+        all.filter_map(|route| marked(&route)).collect()
     }
 
     /// The pods of an agent, with their revisions.
@@ -106,15 +116,16 @@ pub(crate) fn watch(client: &Client, routes: bool) -> (Controller<WatchedAgent>,
     let controller = controller.watches_stream(stream, |object| owner(&object));
     let (pods, stream) = cached::<Pod>(Api::all(client.clone()), ours.clone());
     let controller = controller.watches_stream(stream, |object| owner(&object));
-    let (config_maps, stream) = cached::<PartialObjectMeta<ConfigMap>>(Api::all(client.clone()), every);
-    let controller = controller.watches_stream(stream, move |object| users_of(&object, &agents));
+    let (config_maps, stream) = cached::<PartialObjectMeta<ConfigMap>>(Api::all(client.clone()), every.clone());
+    let names = agents.clone();
+    let controller = controller.watches_stream(stream, move |object| users_of(&object, &names));
 
     let caches = Caches { deployments, services, pods, config_maps, routes: None, turn: Arc::default() };
     if !routes {
         return (controller, caches);
     }
-    let (routes, stream) = cached::<WatchedRoute>(Api::all(client.clone()), ours);
-    let controller = controller.watches_stream(stream, |object| owner(&object));
+    let (routes, stream) = cached::<WatchedRoute>(Api::all(client.clone()), every); // those of users have no label of ours
+    let controller = controller.watches_stream(stream, move |object| sharers_of(&object, &agents));
     (controller, Caches { routes: Some(routes), ..caches })
 }
 
@@ -150,6 +161,18 @@ fn users_of(config_map: &PartialObjectMeta<ConfigMap>, agents: &Store<WatchedAge
     };
     let found = agents.state().into_iter().filter(uses).map(|agent| ObjectRef::from_obj(agent.as_ref()));
     found.chain(owner(config_map)).collect()
+}
+
+/// The agents that a route was made for, or that share it, or did.
+fn sharers_of(route: &WatchedRoute, agents: &Store<WatchedAgent>) -> Vec<ObjectRef<WatchedAgent>> {
+    let (name, namespace) = (route.name_any(), route.namespace());
+    let shares = |agent: &Arc<WatchedAgent>| {
+        let Ok(agent) = &agent.0 else { return false };
+        let marked = || route.0.as_ref().is_ok_and(|route| traffic::is_marked(route, &agent.name_any()));
+        agent.namespace() == namespace && (agent.spec.adopted_route() == Some(&name) || marked())
+    };
+    let found = agents.state().into_iter().filter(shares).map(|agent| ObjectRef::from_obj(agent.as_ref()));
+    found.chain(owner(route)).collect()
 }
 
 /// The kind of a dynamic object, for its API.

@@ -26,10 +26,17 @@ pub(crate) async fn observe(
 ) -> Result<Observation, Error> {
     let spec = &agent.spec;
     let running = state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
-    let (service, route) = if running.is_some() { live(ctx, key).await? } else { cached(ctx, key) };
-    let (service, route) = (service.filter(|it| ours(it, agent)), route.filter(|it| ours(it, agent)));
+    let adopted = spec.adopted_route();
+    let route_name = adopted.unwrap_or(&key.1);
+    let (service, route) =
+        if running.is_some() { live(ctx, key, route_name).await? } else { cached(ctx, key, route_name) };
+    let service = service.filter(|it| ours(it, agent));
+    let route = route.filter(|it| adopted.is_some() || ours(it, agent));
     let on_service = service.as_ref().and_then(|service| traffic::decision(service.annotations()));
-    let on_route = route.as_ref().and_then(|route| traffic::decision(route.annotations()));
+    let on_route = route.as_ref().and_then(|route| match adopted {
+        Some(_) => traffic::decision(&traffic::marks_of(route.annotations(), &key.1)),
+        None => traffic::decision(route.annotations()),
+    });
     let mut seen = Observation {
         agent: key.1.clone(),
         wanted: prepared.wanted.clone(),
@@ -49,20 +56,20 @@ pub(crate) async fn observe(
 }
 
 /// The agent's Service and route as the watches hold them.
-fn cached(ctx: &Context, key: &Key) -> (Option<Service>, Option<HTTPRoute>) {
+fn cached(ctx: &Context, key: &Key, route: &str) -> (Option<Service>, Option<HTTPRoute>) {
     let service = ctx.caches.services.get(&ObjectRef::new(&key.1).within(&key.0));
-    (service.map(|service| service.as_ref().clone()), ctx.caches.route(key))
+    (service.map(|service| service.as_ref().clone()), ctx.caches.route(&key.0, route))
 }
 
 /// The agent's Service and route as the API server holds them: a launch ends on nothing older.
-async fn live(ctx: &Context, key: &Key) -> Result<(Option<Service>, Option<HTTPRoute>), Error> {
+async fn live(ctx: &Context, key: &Key, route: &str) -> Result<(Option<Service>, Option<HTTPRoute>), Error> {
     let services = Api::<Service>::namespaced(ctx.client.clone(), &key.0);
     let service = ctx.calls.read("Service", &key.1, services.get_opt(&key.1)).await?;
     if ctx.caches.routes.is_none() {
         return Ok((service, None));
     }
     let routes = Api::<HTTPRoute>::namespaced(ctx.client.clone(), &key.0);
-    Ok((service, ctx.calls.read("HTTPRoute", &key.1, routes.get_opt(&key.1)).await?))
+    Ok((service, ctx.calls.read("HTTPRoute", route, routes.get_opt(route)).await?))
 }
 
 /// Not an object that a former agent of the same name left behind.
@@ -98,14 +105,17 @@ fn refused(deployment: &Deployment) -> Option<String> {
 
 /// Who gets the traffic. A route that is still there counts even when the spec no longer asks for one.
 fn shares(ctx: &Context, key: &Key, agent: &AgentDeployment, route: Option<&HTTPRoute>) -> Route {
-    let asked = agent.spec.traffic.as_ref().is_some_and(|traffic| traffic.gateway.is_some());
+    let asked = agent.spec.traffic.is_some();
     match route {
+        Some(route) if agent.spec.adopted_route().is_some() => traffic::read_adopted(route, &key.1),
         Some(route) => traffic::read(route, &key.1),
         None if !asked => Route::NotUsed,
         None if ctx.caches.routes.is_none() => {
             Route::Unusable("the cluster has no HTTPRoutes: install the Gateway API, or remove spec.traffic".to_owned())
         }
-        None => Route::Missing,
+        None => agent.spec.adopted_route().map_or(Route::Missing, |name| {
+            Route::Unshared(format!("HTTPRoute {name} does not exist: create it, or correct spec.traffic.httpRoute.name"))
+        }),
     }
 }
 

@@ -13,7 +13,7 @@ use super::context::{Context, Key};
 use super::perform::{FIELD_MANAGER, same_service};
 use super::prepare::Prepared;
 use super::reconcile::key;
-use super::{Error, revisions};
+use super::{Error, adopted, revisions};
 use crate::api::{AgentDeployment, Phase};
 use crate::children::{self, Owner};
 use crate::launch::{Decision, Observation, Route, Shares, Step};
@@ -28,13 +28,33 @@ pub(crate) async fn traffic(
     step: &Step,
 ) -> Result<(), Error> {
     let Some(owner) = Owner::of(agent) else { return Ok(()) };
-    let on_route = route(ctx, agent, &owner, seen, step).await;
+    let on_route = match agent.spec.adopted_route() {
+        Some(name) => adopted(ctx, agent, &owner, name, seen, step).await,
+        None => route(ctx, agent, &owner, seen, step).await,
+    };
     let on_service = service(ctx, agent, &owner, prepared, step).await;
-    on_route.and(on_service)
+    on_route.and(on_service).and(adopted::leave_others(ctx, agent).await)
+}
+
+/// A user's route; one that Sluice made before has no more purpose.
+async fn adopted(
+    ctx: &Context,
+    agent: &AgentDeployment,
+    owner: &Owner,
+    name: &str,
+    seen: &Observation,
+    step: &Step,
+) -> Result<(), Error> {
+    adopted::route(ctx, agent, name, seen, step).await?;
+    let key = key(agent);
+    match ctx.caches.route(&key.0, &key.1).filter(|made| owner.controls(made)) {
+        Some(made) => remove(ctx, &key, &made).await,
+        None => Ok(()),
+    }
 }
 
 /// What is written together with a weight.
-fn mark<'a>(ctx: &Context, step: &'a Step) -> Mark<'a> {
+pub(super) fn mark<'a>(ctx: &Context, step: &'a Step) -> Mark<'a> {
     let running = step.state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
     let decision = step.wanted.decision.as_ref();
     let launch = running.map(|launch| launch.id.as_str()).or(decision.map(|decision| decision.launch.as_str()));
@@ -50,8 +70,8 @@ async fn route(
     step: &Step,
 ) -> Result<(), Error> {
     let key = key(agent);
-    let gateway = agent.spec.traffic.as_ref().and_then(|traffic| traffic.gateway.as_ref());
-    if ctx.caches.routes.is_none() || (gateway.is_none() && ctx.caches.route(&key).is_none()) {
+    let gateway = agent.spec.gateway();
+    if ctx.caches.routes.is_none() || (gateway.is_none() && ctx.caches.route(&key.0, &key.1).is_none()) {
         return Ok(()); // `observe` tells when a route is asked for that cannot be
     }
     let api = Api::<HTTPRoute>::namespaced(ctx.client.clone(), &key.0);
@@ -92,10 +112,10 @@ async fn route(
     ctx.calls.write("update", "HTTPRoute", name, api.replace(name, &params, &edited)).await.map(drop)
 }
 
-fn shares_of(route: &Route) -> Option<Shares> {
+pub(super) fn shares_of(route: &Route) -> Option<Shares> {
     match route {
         Route::Seen { shares, .. } => Some(shares.clone()),
-        Route::NotUsed | Route::Missing | Route::Unusable(_) => None,
+        Route::NotUsed | Route::Missing | Route::Unusable(_) | Route::Unshared(_) => None,
     }
 }
 
@@ -113,7 +133,7 @@ async fn remove(ctx: &Context, key: &Key, live: &HTTPRoute) -> Result<(), Error>
 }
 
 /// Refuses to raise a weight on a stale view, or against a decision that is already written on the object.
-async fn may_rise(
+pub(super) async fn may_rise(
     ctx: &Context,
     agent: &AgentDeployment,
     step: &Step,

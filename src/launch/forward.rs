@@ -286,6 +286,7 @@ fn not_read_back(launch: &Launch, seen: &Observation) -> Option<String> {
     match &seen.route {
         Route::Missing => Some("waiting for the HTTPRoute to be there".to_owned()),
         Route::Unusable(why) => Some(format!("the HTTPRoute cannot be used: {why}")),
+        Route::Unshared(why) => Some(why.clone()),
         Route::Seen { .. } if !read_back(launch, seen) => {
             Some(format!("waiting for {weight}% to be read back from the HTTPRoute"))
         }
@@ -342,7 +343,7 @@ pub(super) fn promote(launch: &mut Launch, state: &mut State, seen: &Observation
 /// Whether the gateway has not answered yet for the route of a first deployment, and still has time to.
 fn gateway_may_answer(launch: &mut Launch, seen: &Observation, now: Timestamp, notes: &mut Notes) -> bool {
     let awaited = match &seen.route {
-        Route::Missing => true,
+        Route::Missing | Route::Unshared(_) => true,
         Route::Seen { programmed, .. } => matches!(programmed, Programmed::Pending | Programmed::Silent(_)),
         Route::NotUsed | Route::Unusable(_) => false,
     };

@@ -86,6 +86,9 @@ pub enum Route {
     Missing,
     /// It cannot be read or used: why.
     Unusable(String),
+    /// A user's route that gives no revision a share, and cannot: it does not exist, no rule of it names the agent's Service,
+    /// or it has no room. Why, and the mend.
+    Unshared(String),
     /// The route, as the API server holds it.
     Seen {
         /// Who gets the traffic.

@@ -159,7 +159,7 @@ pub enum PlanError {
 
 /// Resolves the plan of an agent: defaults, metric definitions, hash.
 pub fn resolve(spec: &AgentDeploymentSpec) -> Result<Plan, PlanError> {
-    let gateway = spec.traffic.as_ref().is_some_and(|traffic| traffic.gateway.is_some());
+    let gateway = spec.gateway().is_some() || spec.adopted_route().is_some();
     let written = spec.launch.clone().unwrap_or_default();
     let basic = api::basic_plan(gateway);
     let metrics = definitions(spec);

@@ -101,6 +101,7 @@ fn ready(state: &State, seen: &Observation) -> (bool, &'static str, String) {
         }
         Route::Seen { programmed: Programmed::Silent(why), .. } => (false, "GatewaySilent", why.clone()),
         Route::Unusable(why) => (false, "RouteUnusable", format!("the HTTPRoute cannot be used: {why}")),
+        Route::Unshared(why) => (false, "RouteUnusable", why.clone()),
         _ if pods.ready > 0 => (true, "Serving", message),
         _ if seen.replicas == 0 => (true, "ScaledToZero", message),
         _ => (false, "NoReadyPods", message),
@@ -141,7 +142,7 @@ fn problem(state: &State, seen: &Observation) -> Option<(String, String)> {
     if let Some(trouble) = &seen.trouble {
         return Some(trouble.clone());
     }
-    if let Route::Unusable(why) = &seen.route {
+    if let Route::Unusable(why) | Route::Unshared(why) = &seen.route {
         return Some(("RouteUnusable".to_owned(), why.clone()));
     }
     if let Route::Seen { programmed: Programmed::Refused(why), .. } = &seen.route {

@@ -111,7 +111,7 @@ pub(super) fn canary_share(launch: &Launch, seen: &Observation) -> i32 {
 pub(super) fn read_back(launch: &Launch, seen: &Observation) -> bool {
     let moved = service_moved(launch, seen);
     match &seen.route {
-        Route::NotUsed | Route::Missing => launch.phase != Phase::RollingBack || !moved,
+        Route::NotUsed | Route::Missing | Route::Unshared(_) => launch.phase != Phase::RollingBack || !moved,
         Route::Seen { shares: Shares::AtRest, .. } => launch.weight == 0 && !moved,
         Route::Seen { shares: Shares::Split { stable, canary, weight }, .. } => {
             *canary == launch.revision
