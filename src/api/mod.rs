@@ -29,6 +29,8 @@ pub const REVISION_LABEL: &str = "sluice.dev/revision";
 /// Label value of `app.kubernetes.io/managed-by` on everything Sluice owns.
 pub const MANAGED_BY: &str = "sluice";
 
+/// Field manager of what Sluice writes, status apart.
+pub const FIELD_MANAGER: &str = "sluice";
 /// Finalizer of an agent that shares a user's route: the route is put back before the agent goes.
 pub const ROUTE_FINALIZER: &str = "sluice.dev/route";
 

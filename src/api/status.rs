@@ -167,6 +167,12 @@ pub struct Launch {
     pub stages: i32,
     /// Share of the traffic that the canary may have now, in percent.
     pub weight: i32,
+    /// The share that was asked of the route or read back from it last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<SharedRoute>,
+    /// Somebody else writes the route too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contest: Option<Contest>,
     /// Pods that stable keeps at least: what it had when the launch began.
     pub stable_size: i32,
     /// When the launch began.
@@ -217,6 +223,32 @@ pub struct Launch {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::option_timestamp")]
     pub ended_at: Option<Timestamp>,
+}
+
+/// A share at a version of the route: one that is not there at a later version was overwritten by somebody else.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SharedRoute {
+    /// The canary's share, in percent.
+    pub weight: i32,
+    /// Generation of the route.
+    pub generation: i64,
+    /// The share was there.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub read_back: bool,
+}
+
+/// Somebody else writes the route whose traffic a launch shares.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub struct Contest {
+    /// How often the share was overwritten. After the third time the launch gives way for a while.
+    pub times: i32,
+    /// When it was overwritten last, or was there again since.
+    #[schemars(schema_with = "schema::timestamp")]
+    pub at: Timestamp,
+    /// The field manager that did it.
+    #[schemars(length(max = 128))]
+    pub by: String,
 }
 
 /// Where a launch is.

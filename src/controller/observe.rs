@@ -45,6 +45,7 @@ pub(crate) async fn observe(
         history_limit: usize::try_from(spec.revision_history_limit.unwrap_or(DEFAULT_HISTORY)).unwrap_or(1),
         pods: pods(ctx, key),
         route: shares(ctx, key, agent, route.as_ref()),
+        route_version: route.as_ref().map(traffic::version).unwrap_or_default(),
         service: service.as_ref().and_then(children::selected_revision),
         decision: decision([on_route, on_service], running),
         trouble: ctx.remember(key, |memory| memory.trouble.clone()),

@@ -24,7 +24,7 @@ use crate::revision::names::revision_name;
 pub(crate) use super::traffic::traffic;
 
 /// Field manager of everything that an agent owns whole.
-pub(crate) const FIELD_MANAGER: &str = "sluice";
+pub(crate) use crate::api::FIELD_MANAGER;
 
 /// Capacity first, then traffic, then what is no longer needed.
 pub(crate) async fn perform(

@@ -10,7 +10,7 @@ use super::step::{Notes, index};
 use super::time::{after, between};
 use super::triggers::SEEN_RESTARTS;
 use super::wanted::{read_back, service_moved};
-use super::{Observation, Plan, Pods, Programmed, Route, Shares, WantedRevision, capacity, gates};
+use super::{Observation, Plan, Pods, Programmed, Route, Shares, WantedRevision, capacity, contest, gates};
 use crate::api::{
     Launch, Outcome, PendingRevision, Phase, RejectedRevision, SeenRestart, StableRevision, State, TrustedRevision,
     clip,
@@ -89,6 +89,8 @@ fn new_launch(number: i64, revision: &str, plan: &Plan, state: &State, seen: &Ob
         stage_name,
         stages: i32::try_from(plan.stages.len()).unwrap_or(0),
         weight: 0,
+        shared: None,
+        contest: None,
         stable_size: size.max(if stable.is_some() { seen.replicas } else { 0 }),
         stable,
         started_at: now,
@@ -149,6 +151,7 @@ pub(super) fn follow_plan(launch: &mut Launch, plan: &Plan, now: Timestamp, note
     }
     let reached = plan.stages.iter().rposition(|stage| stage.weight <= launch.weight).unwrap_or(0);
     notes.tell("PlanChanged", format!("{}: the plan was edited; its stage begins anew", launch.id));
+    launch.contest = None; // a person acted
     launch.plan_hash.clone_from(&plan.hash);
     launch.stages = i32::try_from(plan.stages.len()).unwrap_or(0);
     enter(launch, plan, reached, now);
@@ -175,7 +178,7 @@ fn begin_clocks(launch: &mut Launch, now: Timestamp) {
 }
 
 /// Why a launch may not go forward now, if it may not.
-fn held_forward(launch: &Launch, seen: &Observation) -> Option<String> {
+fn held_forward(launch: &Launch, seen: &Observation, now: Timestamp, notes: &mut Notes) -> Option<String> {
     if let WantedRevision::Unknown { message, .. } = &seen.wanted {
         return Some(format!("held: {message}"));
     }
@@ -185,8 +188,10 @@ fn held_forward(launch: &Launch, seen: &Observation) -> Option<String> {
     if seen.paused {
         return Some("paused".to_owned());
     }
-    (launch.phase == Phase::Progressing && seen.replicas == 0)
-        .then(|| "held: spec.replicas is 0, so nothing can be judged".to_owned())
+    if launch.phase == Phase::Progressing && seen.replicas == 0 {
+        return Some("held: spec.replicas is 0, so nothing can be judged".to_owned());
+    }
+    contest::holds(launch, now, notes)
 }
 
 /// One stage: capacity → ready → weight → read back → gates → the next.
@@ -197,7 +202,7 @@ pub(super) fn climb(launch: &mut Launch, plan: &Plan, seen: &Observation, now: T
     if goes_without_pods(launch, seen, notes) {
         return;
     }
-    if let Some(why) = held_forward(launch, seen) {
+    if let Some(why) = held_forward(launch, seen, now, notes) {
         launch.message = Some(clip(&why, 512));
         return;
     }
@@ -304,7 +309,7 @@ fn not_read_back(launch: &Launch, seen: &Observation) -> Option<String> {
 /// All gates passed: full capacity → 100 % → read back → the agent's Service moves → the route's rule is restored.
 pub(super) fn promote(launch: &mut Launch, state: &mut State, seen: &Observation, now: Timestamp, notes: &mut Notes) {
     let first = launch.stable.is_none();
-    if let Some(why) = held_forward(launch, seen).filter(|_| !service_moved(launch, seen)) {
+    if let Some(why) = held_forward(launch, seen, now, notes).filter(|_| !service_moved(launch, seen)) {
         launch.message = Some(clip(&why, 512));
         return;
     }

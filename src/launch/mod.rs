@@ -5,6 +5,7 @@
 
 mod back;
 mod capacity;
+mod contest;
 mod forward;
 mod gates;
 mod observation;

@@ -23,6 +23,8 @@ pub struct Observation {
     pub pods: BTreeMap<String, Pods>,
     /// The agent's route.
     pub route: Route,
+    /// Which version of the route it is.
+    pub route_version: RouteVersion,
     /// Which revision the agent's Service selects, if it exists and selects one.
     pub service: Option<String>,
     /// A decision that was written on the route or the Service together with a weight.
@@ -96,6 +98,15 @@ pub enum Route {
         /// Whether the gateway has taken this very version of it.
         programmed: Programmed,
     },
+}
+
+/// A version of the route.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct RouteVersion {
+    /// Rises with every change of its spec, whoever makes it.
+    pub generation: i64,
+    /// Who wrote its rules last, when it was not Sluice.
+    pub rules_by: Option<String>,
 }
 
 /// Who gets the traffic of a route.

@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 
-use super::{Observation, Pods, Programmed, Route, WantedRevision};
+use super::{Observation, Pods, Programmed, Route, WantedRevision, contest};
 use crate::api::conditions::{LAUNCHED, PROGRESSING, READY, RECONCILING, STALLED, clear, set};
 use crate::api::{Launch, Outcome, Phase, State, Summary, Verdict, clip};
 
@@ -156,6 +156,9 @@ fn problem(state: &State, seen: &Observation) -> Option<(String, String)> {
     if let Some(launch) = running.filter(|launch| launch.held) {
         let mend = "edit the plan or the agent to go on";
         return Some(("DeadlinePassed".to_owned(), format!("{}; {mend}", launch.message.clone().unwrap_or_default())));
+    }
+    if let Some(why) = running.filter(|launch| launch.phase != Phase::RollingBack).and_then(contest::contested) {
+        return Some(("RouteContested".to_owned(), why));
     }
     if running.is_some_and(|launch| launch.phase == Phase::RollingBack && launch.weight > 0) {
         let message = "the canary is to be taken back, but stable has no ready pod; see the events of stable's pods";

@@ -6,7 +6,7 @@ use super::back::{finish_rollback, must_end, take_back, written_decision};
 use super::forward::{begin, climb, follow_pause, follow_plan, promote};
 use super::retire::retire;
 use super::wanted::wanted;
-use super::{Event, Observation, Plan, Step};
+use super::{Event, Observation, Plan, Step, contest};
 use crate::api::{Launch, Phase, State};
 
 /// Decides one pass: what to remember, what the cluster should look like, what to tell, when to look again.
@@ -61,6 +61,7 @@ fn go_on(
     if let Some(end) = must_end(&mut launch, plan, state, seen, now, notes) {
         return take_back(launch, &end, state, seen, now, notes);
     }
+    contest::notice(&mut launch, seen, now, notes);
     match launch.phase {
         Phase::Progressing => climb(&mut launch, plan, seen, now, notes),
         Phase::Promoting => promote(&mut launch, state, seen, now, notes),

@@ -14,6 +14,7 @@ use crate::api::{
     standard_metrics,
 };
 
+mod contest;
 mod properties;
 mod scenarios;
 
@@ -104,6 +105,7 @@ impl Sim {
                 history_limit: 5,
                 pods: BTreeMap::new(),
                 route: Route::Seen { shares: Shares::AtRest, programmed: Programmed::Yes },
+                route_version: RouteVersion { generation: 1, rules_by: None },
                 service: None,
                 decision: None,
                 trouble: None,
@@ -200,6 +202,7 @@ impl Sim {
             if changed {
                 self.seen.route = Route::Seen { shares: shares.clone(), programmed: Programmed::Yes };
                 self.seen.decision.clone_from(&wanted.decision);
+                self.seen.route_version.generation += 1;
             }
         }
         self.seen.service.clone_from(&wanted.service);

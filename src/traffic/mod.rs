@@ -12,7 +12,7 @@ mod route;
 pub use adopted::{is_marked, marks_of, read_adopted, released, with_adopted_shares};
 pub use edit::{render, same_base, with_base, with_shares};
 pub use mark::{Mark, decision, epoch};
-pub use read::{canary_share, read};
+pub use read::{canary_share, read, version};
 pub use route::{BackendRef, HTTPRoute, HttpRouteRule, HttpRouteSpec, HttpRouteStatus, ParentReference, RouteParent};
 
 #[cfg(test)]

@@ -2,10 +2,12 @@
 //!
 //! Whatever Sluice did not write is `Foreign`, never guessed at.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::ResourceExt;
 
 use super::route::{BackendRef, HTTPRoute, HttpRouteRule, ParentReference};
-use crate::launch::{Programmed, Route, Shares};
+use crate::api::FIELD_MANAGER;
+use crate::launch::{Programmed, Route, RouteVersion, Shares};
 use crate::revision::names::{SERVICE_PORT, hash_in};
 
 /// Reads the route of an agent.
@@ -30,6 +32,21 @@ pub fn canary_share(route: &HTTPRoute, agent: &str, stable: Option<&str>) -> i32
     let rules = route.spec.rules.iter().flatten();
     let largest = rules.filter_map(|rule| rule.backend_refs.as_ref()).map(share).max();
     largest.and_then(|share| i32::try_from(share).ok()).unwrap_or_default()
+}
+
+/// Which version of a route it is, and whose.
+pub fn version(route: &HTTPRoute) -> RouteVersion {
+    RouteVersion { generation: route.metadata.generation.unwrap_or_default(), rules_by: rules_by(route) }
+}
+
+/// The field manager that wrote the rules last, when that was not Sluice.
+fn rules_by(route: &HTTPRoute) -> Option<String> {
+    let of_rules = |entry: &&ManagedFieldsEntry| {
+        let fields = entry.fields_v1.as_ref().filter(|_| entry.subresource.as_deref().unwrap_or_default().is_empty());
+        fields.is_some_and(|fields| fields.0.pointer("/f:spec/f:rules").is_some())
+    };
+    let last = route.managed_fields().iter().filter(of_rules).max_by_key(|entry| entry.time.as_ref().map(|time| time.0))?;
+    last.manager.clone().filter(|manager| manager != FIELD_MANAGER)
 }
 
 /// Whether a rule sends anything to the agent.
