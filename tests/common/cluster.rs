@@ -369,7 +369,9 @@ impl Agent {
         if !manifest["spec"]["traffic"]["gateway"].is_null() {
             let parent = json!({"name": set("GATEWAY_NAME")?, "namespace": set("GATEWAY_NAMESPACE")?});
             manifest["spec"]["traffic"]["gateway"] = json!({"parentRefs": [parent], "hostnames": [host]});
-        } else if let Some(spec) = manifest["spec"].as_object_mut() {
+        } else if manifest["spec"]["traffic"]["httpRoute"].is_null()
+            && let Some(spec) = manifest["spec"].as_object_mut()
+        {
             spec.remove("traffic");
         }
         let agent = Self { cluster: cluster.clone(), namespace, name, host, manifest: std::sync::Mutex::new(manifest) };
