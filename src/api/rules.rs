@@ -76,6 +76,17 @@ pub(super) fn shares_rise() -> Rule {
     .field_path(".stages")
 }
 
+/// A share of some requests comes before a share of all.
+pub(super) fn matches_come_first() -> Rule {
+    Rule::new(concat!(
+        "!has(self.stages) || ",
+        later!(),
+        ".all(i, i >= size(self.stages) || !has(self.stages[i].match) || has(self.stages[i-1].match))"
+    ))
+    .message("a stage with match comes after one without, and would take traffic away from the canary: put the stages with match first")
+    .field_path(".stages")
+}
+
 /// A stage's minimum duration lies before its deadline.
 pub(super) fn stages_can_end() -> Rule {
     Rule::new(concat!("!has(self.stages) || !self.stages.exists(s, ", never_left!(), ")"))

@@ -5,7 +5,7 @@ use k8s_openapi::jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::schema;
+use super::{RequestMatch, schema};
 
 /// Status of an agent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -167,6 +167,10 @@ pub struct Launch {
     pub stages: i32,
     /// Share of the traffic that the canary may have now, in percent.
     pub weight: i32,
+    /// It is a share of the requests that match one of these; of all when empty.
+    #[serde(default, rename = "match", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4))]
+    pub only: Vec<RequestMatch>,
     /// The share that was asked of the route or read back from it last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared: Option<SharedRoute>,

@@ -11,7 +11,7 @@ use super::Error;
 use super::context::{Context, Key};
 use super::perform::FIELD_MANAGER;
 use super::reconcile::key;
-use super::traffic::{mark, may_rise, shares_of};
+use super::traffic::{mark, may_rise, rises, shares_of};
 use crate::api::{AgentDeployment, ROUTE_FINALIZER};
 use crate::launch::{Observation, Step};
 use crate::traffic::{self, HTTPRoute};
@@ -42,9 +42,7 @@ pub(super) async fn route(
     if edited.spec == live.spec {
         return Ok(()); // the mark changes only together with the shares
     }
-    let stable = step.state.stable.as_ref().map(|stable| stable.revision.as_str());
-    let share = |route: &HTTPRoute| traffic::canary_share(route, &key.1, stable);
-    if share(&edited) > share(&live) {
+    if rises(&live, &edited, &key.1, step, Some(&found)) {
         stay_to_put_it_back(ctx, agent).await?;
         let marks = traffic::marks_of(live.annotations(), &key.1);
         may_rise(ctx, agent, step, traffic::decision(&marks).as_ref()).await?;

@@ -115,7 +115,9 @@ fn shares(ctx: &Context, key: &Key, agent: &AgentDeployment, route: Option<&HTTP
             Route::Unusable("the cluster has no HTTPRoutes: install the Gateway API, or remove spec.traffic".to_owned())
         }
         None => agent.spec.adopted_route().map_or(Route::Missing, |name| {
-            Route::Unshared(format!("HTTPRoute {name} does not exist: create it, or correct spec.traffic.httpRoute.name"))
+            Route::Unshared(format!(
+                "HTTPRoute {name} does not exist: create it, or correct spec.traffic.httpRoute.name"
+            ))
         }),
     }
 }

@@ -103,13 +103,20 @@ async fn route(
     if edited.spec == live.spec {
         return Ok(());
     }
-    let stable = step.state.stable.as_ref().map(|stable| stable.revision.as_str());
-    let share = |route: &HTTPRoute| traffic::canary_share(route, name, stable);
-    if share(&edited) > share(&live) {
+    if rises(&live, &edited, name, step, found.as_ref()) {
         may_rise(ctx, agent, step, traffic::decision(live.annotations()).as_ref()).await?;
     }
     let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
     ctx.calls.write("update", "HTTPRoute", name, api.replace(name, &params, &edited)).await.map(drop)
+}
+
+/// Whether an edit gives more to a revision that is not stable.
+pub(super) fn rises(live: &HTTPRoute, edited: &HTTPRoute, agent: &str, step: &Step, found: Option<&Shares>) -> bool {
+    let stable = step.state.stable.as_ref().map(|stable| stable.revision.as_str());
+    let share = |route: &HTTPRoute| traffic::canary_share(route, agent, stable);
+    let matched = |shares: Option<&Shares>| matches!(shares, Some(Shares::Matched { .. }));
+    let widened = matched(found) && step.wanted.shares.as_ref() != found && share(edited) > 0 && !step.wanted.falling;
+    share(edited) > share(live) || widened
 }
 
 pub(super) fn shares_of(route: &Route) -> Option<Shares> {

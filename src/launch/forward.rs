@@ -89,6 +89,7 @@ fn new_launch(number: i64, revision: &str, plan: &Plan, state: &State, seen: &Ob
         stage_name,
         stages: i32::try_from(plan.stages.len()).unwrap_or(0),
         weight: 0,
+        only: Vec::new(),
         shared: None,
         contest: None,
         stable_size: size.max(if stable.is_some() { seen.replicas } else { 0 }),
@@ -150,6 +151,13 @@ pub(super) fn follow_plan(launch: &mut Launch, plan: &Plan, now: Timestamp, note
         return begin_clocks(launch, now); // its gates have passed; an edit releases a deadline that holds it
     }
     let reached = plan.stages.iter().rposition(|stage| stage.weight <= launch.weight).unwrap_or(0);
+    let reached = match plan.stages.get(reached).filter(|stage| stage.only != launch.only) {
+        Some(_) if launch.weight > 0 => {
+            launch.weight = 0; // a share of other requests is another share: it begins anew
+            0
+        }
+        _ => reached,
+    };
     notes.tell("PlanChanged", format!("{}: the plan was edited; its stage begins anew", launch.id));
     launch.contest = None; // a person acted
     launch.plan_hash.clone_from(&plan.hash);
@@ -210,8 +218,9 @@ pub(super) fn climb(launch: &mut Launch, plan: &Plan, seen: &Observation, now: T
         launch.message = Some(why);
         return;
     }
-    if launch.weight < stage.weight {
+    if launch.weight < stage.weight || launch.only != stage.only {
         launch.weight = stage.weight;
+        launch.only.clone_from(&stage.only);
         launch.message = None;
         notes.tell("WeightRaised", raised(launch));
         return; // the weight is written after this state is; it is read back in a later pass
@@ -255,7 +264,8 @@ fn leave_stage(launch: &mut Launch, plan: &Plan, now: Timestamp, notes: &mut Not
 
 fn raised(launch: &Launch) -> String {
     let why = launch.justification.clone().unwrap_or_else(|| "the launch begins".to_owned());
-    format!("{}: {} to {}%: {why}", launch.id, launch.revision, launch.weight)
+    let of = if launch.only.is_empty() { "" } else { " of what matches" };
+    format!("{}: {} to {}%{of}: {why}", launch.id, launch.revision, launch.weight)
 }
 
 /// A canary that lost all its pods loses its traffic until it has some again; the launch goes on, and its triggers judge.
@@ -322,8 +332,9 @@ pub(super) fn promote(launch: &mut Launch, state: &mut State, seen: &Observation
         launch.message = Some(why);
         return;
     }
-    if launch.weight < 100 {
+    if launch.weight < 100 || !launch.only.is_empty() {
         launch.weight = 100;
+        launch.only.clear();
         notes.tell("WeightRaised", raised(launch));
         return; // as in `climb`
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::Timestamp;
 
-use crate::api::{Outcome, State, Verdict};
+use crate::api::{Outcome, RequestMatch, State, Verdict};
 
 /// What was seen of the cluster in one pass.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -122,6 +122,17 @@ pub enum Shares {
         canary: String,
         /// The canary's share, 0 to 100.
         weight: i32,
+    },
+    /// Two revision Services share the requests that match; the agent's Service gets all others.
+    Matched {
+        /// Hash of the stable revision.
+        stable: String,
+        /// Hash of the canary.
+        canary: String,
+        /// The canary's share of what matches, 0 to 100.
+        weight: i32,
+        /// Which requests match.
+        only: Vec<RequestMatch>,
     },
     /// Something that Sluice did not write.
     Foreign(String),

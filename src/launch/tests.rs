@@ -15,6 +15,7 @@ use crate::api::{
 };
 
 mod contest;
+mod matching;
 mod properties;
 mod scenarios;
 
@@ -36,6 +37,7 @@ fn stage(name: &str, weight: i32) -> Stage {
     Stage {
         name: name.to_owned(),
         weight,
+        only: Vec::new(),
         min_duration: seconds(10),
         deadline: seconds(3600),
         then: DeadlineOutcome::Rollback,
@@ -135,7 +137,7 @@ impl Sim {
 
     fn weight(&self) -> i32 {
         match &self.seen.route {
-            Route::Seen { shares: Shares::Split { weight, .. }, .. } => *weight,
+            Route::Seen { shares: Shares::Split { weight, .. } | Shares::Matched { weight, .. }, .. } => *weight,
             _ => 0,
         }
     }

@@ -9,11 +9,13 @@ use std::collections::BTreeMap;
 
 use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::mark::{KEYS, Mark};
+use super::matching;
 use super::read::programmed;
-use super::route::{BackendRef, HTTPRoute};
-use crate::api::{GROUP, annotations};
+use super::route::{BackendRef, HTTPRoute, HttpRouteRule};
+use crate::api::{GROUP, RequestMatch, annotations};
 use crate::launch::{Route, Shares};
 use crate::revision::names::{hash_in, revision_name};
 
@@ -34,6 +36,20 @@ struct Original {
     rule: usize,
     /// Its backends.
     backend_refs: Vec<BackendRef>,
+    /// Nobody wrote this rule: an agent shares some requests of the next one in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    added: Option<Added>,
+}
+
+/// A rule that was added for a share of some requests.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Added {
+    /// The agent.
+    agent: String,
+    /// Which requests its plan names.
+    only: Vec<RequestMatch>,
+    /// What the rule matches.
+    matches: Value,
 }
 
 /// The two revisions of an agent that share its backend.
@@ -44,10 +60,13 @@ struct Pair {
     weight: i32,
 }
 
+/// Pairs by agent.
+type Pairs = BTreeMap<String, Pair>;
+
 /// A rule as its owner wrote it, and the agents that share their backends of it.
 struct Base {
     backends: Vec<BackendRef>,
-    pairs: BTreeMap<String, Pair>,
+    pairs: Pairs,
 }
 
 /// One agent's look at a route.
@@ -74,6 +93,22 @@ impl<'a> View<'a> {
         hash_in(self.agent, &backend.name).filter(|_| backend.is_local_service(&self.namespace))
     }
 
+    /// For whom a rule was added.
+    fn added(&self, rule: &HttpRouteRule) -> Option<&Added> {
+        let backends = rule.backend_refs.as_deref().unwrap_or_default();
+        let all = self.originals.iter().filter_map(|original| original.added.as_ref());
+        let mut fitting = all.filter(|added| {
+            rule.rest.get("matches") == Some(&added.matches)
+                && backends.iter().any(|backend| hash_in(&added.agent, &backend.name).is_some())
+        });
+        fitting.next()
+    }
+
+    /// Whether a rule was added for this agent.
+    fn is_added(&self, rule: &HttpRouteRule) -> bool {
+        self.added(rule).is_some_and(|added| added.agent == self.agent)
+    }
+
     /// A rule as its owner wrote it. Without a memory of it the two backends become one that gets what both got.
     fn base(&self, index: usize, backends: &[BackendRef]) -> Base {
         let here = self.originals.iter().filter(|original| original.rule == index);
@@ -81,7 +116,8 @@ impl<'a> View<'a> {
         let found = here.chain(elsewhere).find_map(|original| {
             Some((&original.backend_refs, unify(&original.backend_refs, backends, &self.namespace)?))
         });
-        let (written, pairs) = found.map_or((backends, BTreeMap::new()), |(written, pairs)| (written.as_slice(), pairs));
+        let (written, pairs) =
+            found.map_or((backends, BTreeMap::new()), |(written, pairs)| (written.as_slice(), pairs));
         Base { backends: self.collapse(written), pairs }
     }
 
@@ -158,13 +194,13 @@ fn weighing(backend: &BackendRef, name: String, weight: i64) -> Option<BackendRe
 }
 
 /// The pair that shares a backend, if somebody shares it.
-fn sharing<'a>(backend: &BackendRef, pairs: &'a BTreeMap<String, Pair>, namespace: &str) -> Option<&'a Pair> {
+fn sharing<'a>(backend: &BackendRef, pairs: &'a Pairs, namespace: &str) -> Option<&'a Pair> {
     pairs.get(&backend.name).filter(|_| backend.is_local_service(namespace) && backend.share() > 0)
 }
 
 /// The rule with the shares of these agents; everybody else keeps the share that the original gives. `None` when Gateway API
 /// takes no such weights, or not so many backends.
-fn expand(backends: &[BackendRef], pairs: &BTreeMap<String, Pair>, namespace: &str) -> Option<Vec<BackendRef>> {
+fn expand(backends: &[BackendRef], pairs: &Pairs, namespace: &str) -> Option<Vec<BackendRef>> {
     if !backends.iter().any(|backend| sharing(backend, pairs, namespace).is_some()) {
         return Some(backends.to_vec());
     }
@@ -185,7 +221,7 @@ fn expand(backends: &[BackendRef], pairs: &BTreeMap<String, Pair>, namespace: &s
 }
 
 /// Who shares what, if the rule was made from this original by [`expand`].
-fn unify(original: &[BackendRef], rule: &[BackendRef], namespace: &str) -> Option<BTreeMap<String, Pair>> {
+fn unify(original: &[BackendRef], rule: &[BackendRef], namespace: &str) -> Option<Pairs> {
     let mut pairs = BTreeMap::new();
     let mut left = rule;
     for backend in original {
@@ -214,19 +250,11 @@ pub fn read_adopted(route: &HTTPRoute, agent: &str) -> Route {
     if let Some(owner) = route.owner_references().iter().find(|owner| owner.api_version.starts_with(GROUP)) {
         return Route::Unshared(format!("Sluice made HTTPRoute {name} for {}: name a route of yours", owner.name));
     }
-    let rules = || route.spec.rules.iter().flatten().map(|rule| rule.backend_refs.as_deref().unwrap_or_default());
-    let mut ours = rules().filter_map(|backends| view.shares(backends));
-    let Some(first) = ours.next() else {
+    let Some(shares) = shares_of(route, &view) else {
         return Route::Unshared(format!(
             "no rule of HTTPRoute {name} sends traffic to Service {agent}: name it in backendRefs, or correct \
              spec.traffic.httpRoute.name"
         ));
-    };
-    let shares = match ours.find(|other| *other != first) {
-        None => first,
-        Some(foreign @ Shares::Foreign(_)) => foreign,
-        Some(_) if matches!(first, Shares::Foreign(_)) => first,
-        Some(_) => Shares::Foreign("rules of the HTTPRoute share the traffic in different ways".to_owned()),
     };
     if shares == Shares::AtRest && !has_room(route, &view) {
         return Route::Unshared(format!(
@@ -236,6 +264,56 @@ pub fn read_adopted(route: &HTTPRoute, agent: &str) -> Route {
         ));
     }
     Route::Seen { shares, programmed: programmed(route, "the HTTPRoute's parentRefs") }
+}
+
+/// The shares of all rules that send anything to the agent, which must agree. `None`: there are none.
+fn shares_of(route: &HTTPRoute, view: &View<'_>) -> Option<Shares> {
+    let rules = || route.spec.rules.iter().flatten();
+    let of = |rule: &HttpRouteRule| view.shares(rule.backend_refs.as_deref().unwrap_or_default());
+    let written = agreed(rules().filter(|rule| !view.is_added(rule)).filter_map(of))?;
+    let Some(added) = agreed(rules().filter(|rule| view.is_added(rule)).filter_map(of)) else {
+        return Some(written);
+    };
+    let only = rules().filter(|rule| view.is_added(rule)).find_map(|rule| view.added(rule));
+    if let (Shares::AtRest, Shares::Split { stable, canary, weight }, Some(only)) = (&written, added, only) {
+        let (stable, canary) = (stable.clone(), canary.clone());
+        let matched = Shares::Matched { stable, canary, weight, only: only.only.clone() };
+        if reshared(route, view.agent, &matched).spec == route.spec {
+            return Some(matched);
+        }
+    }
+    Some(Shares::Foreign("the rules for the requests that match are not as Sluice wrote them".to_owned()))
+}
+
+/// The shares that all rules agree on.
+fn agreed(mut all: impl Iterator<Item = Shares>) -> Option<Shares> {
+    let first = all.next()?;
+    Some(match all.find(|other| *other != first) {
+        None => first,
+        Some(foreign @ Shares::Foreign(_)) => foreign,
+        Some(_) if matches!(first, Shares::Foreign(_)) => first,
+        Some(_) => Shares::Foreign("rules of the HTTPRoute share the traffic in different ways".to_owned()),
+    })
+}
+
+/// The shares of a route of Sluice's own for some requests, if it has any.
+pub(super) fn matched(route: &HTTPRoute, agent: &str) -> Option<Shares> {
+    let view = View::of(route, agent);
+    let any = route.spec.rules.iter().flatten().any(|rule| view.is_added(rule));
+    any.then(|| shares_of(route, &view)).flatten()
+}
+
+/// The route without the rules that were added for an agent.
+pub(super) fn without_added(route: &HTTPRoute, agent: &str) -> HTTPRoute {
+    let mut route = route.clone();
+    let view = View::of(&route, agent);
+    if let Some(rules) = &mut route.spec.rules {
+        rules.retain(|rule| !view.is_added(rule));
+    }
+    if let Some(kept) = &mut route.metadata.annotations {
+        kept.remove(annotations::ORIGINAL);
+    }
+    route
 }
 
 /// Whether the route at rest can be shared.
@@ -248,7 +326,7 @@ fn has_room(route: &HTTPRoute, view: &View<'_>) -> bool {
         if expand(&backends, &pairs, &view.namespace).is_none() {
             return false;
         }
-        originals.push(Original { rule: index, backend_refs: backends });
+        originals.push(Original { rule: index, backend_refs: backends, added: None });
     }
     serde_json::to_string(&originals).is_ok_and(|text| text.len() <= LONGEST)
 }
@@ -295,38 +373,112 @@ fn is_of(key: &str, agent: &str) -> bool {
     word.is_some_and(|word| KEYS.iter().any(|base| base.rsplit('/').next() == Some(word)))
 }
 
-fn reshared(route: &HTTPRoute, agent: &str, shares: &Shares) -> HTTPRoute {
+/// The route with other shares of this agent; its own added rules are made anew.
+pub(super) fn reshared(route: &HTTPRoute, agent: &str, shares: &Shares) -> HTTPRoute {
     let mut route = route.clone();
     let view = View::of(&route, agent);
-    let pair = match shares {
-        Shares::AtRest => None,
-        Shares::Split { stable, canary, weight } => {
-            Some(Pair { stable: stable.clone(), canary: canary.clone(), weight: (*weight).clamp(0, 100) })
+    let Some(wish) = Wish::of(shares) else { return route };
+    let Some(found) = route.spec.rules.take() else { return route };
+    let places = places(&view, &found);
+    let (mut rules, mut originals) = (Vec::new(), Vec::new());
+    for (index, mut rule) in found.iter().cloned().enumerate() {
+        for (base, narrow) in places.iter().filter(|(_, place)| *place == index).map(|(base, _)| (*base, &found[*base]))
+        {
+            if let Some((added, narrower)) = wish.narrower(&view, base, narrow) {
+                originals.push(Original { rule: rules.len(), ..added });
+                rules.push(narrower);
+            }
         }
-        Shares::Foreign(_) => return route,
-    };
-    let mut originals = Vec::new();
-    for (index, rule) in route.spec.rules.iter_mut().flatten().enumerate() {
-        let Some(current) = &mut rule.backend_refs else { continue };
-        let Base { backends, mut pairs } = view.base(index, current);
-        let before = pairs.clone();
-        match (&pair, backends.iter().any(|backend| view.is_at_rest(backend))) {
-            (Some(pair), true) => drop(pairs.insert(agent.to_owned(), pair.clone())),
-            (None, _) | (_, false) => drop(pairs.remove(agent)),
+        let added = view.added(&rule).cloned();
+        if added.as_ref().is_some_and(|added| added.agent == agent) {
+            continue;
         }
+        let Some(current) = rule.backend_refs.clone() else {
+            rules.push(rule);
+            continue;
+        };
+        let Base { backends, pairs: before } = view.base(index, &current);
+        let (_, mut pairs) = wish.over(&view, &backends, &before);
         match expand(&backends, &pairs, &view.namespace) {
-            Some(shared) if view.shares(current).as_ref() != Some(shares) => *current = shared,
+            Some(shared) if view.shares(&current).as_ref() != Some(wish.written) => rule.backend_refs = Some(shared),
             Some(_) => {} // as it is, down to a weight that means the same
             None => pairs = before,
         }
         if !pairs.is_empty() {
-            originals.push(Original { rule: index, backend_refs: backends });
+            originals.push(Original { rule: rules.len(), backend_refs: backends, added });
         }
+        rules.push(rule);
     }
+    route.spec.rules = Some(rules);
     let kept = route.metadata.annotations.get_or_insert_default();
     kept.remove(annotations::ORIGINAL);
     if let (false, Ok(text)) = (originals.is_empty(), serde_json::to_string(&originals)) {
         kept.insert(annotations::ORIGINAL.to_owned(), text);
     }
     route
+}
+
+/// Where the rules go that are added for an agent: where they are already, or else before the rule that they are made from.
+/// Pairs of that rule and the place, by index. No rule is made from an added one.
+fn places(view: &View<'_>, rules: &[HttpRouteRule]) -> Vec<(usize, usize)> {
+    let (mut places, mut taken) = (Vec::new(), None);
+    for (index, rule) in rules.iter().enumerate() {
+        match view.added(rule) {
+            None => places.push((index, taken.take().unwrap_or(index))),
+            Some(added) if added.agent == view.agent => taken = taken.or(Some(index)),
+            Some(_) => {}
+        }
+    }
+    places
+}
+
+/// What an agent wants of the rules of a route.
+struct Wish<'a> {
+    pair: Option<Pair>,
+    /// The requests that are shared; all when empty.
+    only: &'a [RequestMatch],
+    /// The shares of the rules that the owner wrote.
+    written: &'a Shares,
+}
+
+impl<'a> Wish<'a> {
+    /// `None` when it is nobody's wish.
+    fn of(shares: &'a Shares) -> Option<Self> {
+        let pair = |stable: &str, canary: &str, weight: i32| {
+            Some(Pair { stable: stable.to_owned(), canary: canary.to_owned(), weight: weight.clamp(0, 100) })
+        };
+        match shares {
+            Shares::AtRest => Some(Self { pair: None, only: &[], written: shares }),
+            Shares::Split { stable, canary, weight } => {
+                Some(Self { pair: pair(stable, canary, *weight), only: &[], written: shares })
+            }
+            Shares::Matched { stable, canary, weight, only } => {
+                Some(Self { pair: pair(stable, canary, *weight), only, written: &Shares::AtRest })
+            }
+            Shares::Foreign(_) => None,
+        }
+    }
+
+    /// The rule that is added for a share of some requests of another one, and its memory.
+    fn narrower(&self, view: &View<'_>, base: usize, rule: &HttpRouteRule) -> Option<(Original, HttpRouteRule)> {
+        let Base { backends, pairs } = view.base(base, rule.backend_refs.as_deref()?);
+        let (narrow, _) = self.over(view, &backends, &pairs);
+        let shared = expand(&backends, &narrow?, &view.namespace)?;
+        let narrower = matching::narrower(rule, self.only, shared)?;
+        let matches = narrower.rest.get("matches").cloned().unwrap_or_default();
+        let added = Some(Added { agent: view.agent.to_owned(), only: self.only.to_vec(), matches });
+        Some((Original { rule: base, backend_refs: backends, added }, narrower))
+    }
+
+    /// Who shares a rule: of its requests that match, if they are to be shared, and of all its requests.
+    fn over(&self, view: &View<'_>, backends: &[BackendRef], before: &Pairs) -> (Option<Pairs>, Pairs) {
+        let mut others = before.clone();
+        others.remove(view.agent);
+        let Some(pair) = self.pair.clone().filter(|_| backends.iter().any(|backend| view.is_at_rest(backend))) else {
+            return (None, others);
+        };
+        let mut shared = others.clone();
+        shared.insert(view.agent.to_owned(), pair);
+        if self.only.is_empty() { (None, shared) } else { (Some(shared), others) }
+    }
 }

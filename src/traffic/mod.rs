@@ -6,6 +6,7 @@
 mod adopted;
 mod edit;
 mod mark;
+mod matching;
 mod read;
 mod route;
 

@@ -5,6 +5,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::ResourceExt;
 
+use super::adopted::matched;
 use super::route::{BackendRef, HTTPRoute, HttpRouteRule, ParentReference};
 use crate::api::FIELD_MANAGER;
 use crate::launch::{Programmed, Route, RouteVersion, Shares};
@@ -45,7 +46,8 @@ fn rules_by(route: &HTTPRoute) -> Option<String> {
         let fields = entry.fields_v1.as_ref().filter(|_| entry.subresource.as_deref().unwrap_or_default().is_empty());
         fields.is_some_and(|fields| fields.0.pointer("/f:spec/f:rules").is_some())
     };
-    let last = route.managed_fields().iter().filter(of_rules).max_by_key(|entry| entry.time.as_ref().map(|time| time.0))?;
+    let last =
+        route.managed_fields().iter().filter(of_rules).max_by_key(|entry| entry.time.as_ref().map(|time| time.0))?;
     last.manager.clone().filter(|manager| manager != FIELD_MANAGER)
 }
 
@@ -62,6 +64,9 @@ pub(super) fn is_ours(backend: &BackendRef, agent: &str, namespace: &str) -> boo
 
 /// The shares of all rules that send anything to the agent; they must agree.
 fn shares(route: &HTTPRoute, agent: &str) -> Shares {
+    if let Some(matched) = matched(route, agent) {
+        return matched;
+    }
     let namespace = route.namespace().unwrap_or_default();
     let rules = route.spec.rules.iter().flatten();
     let mut ours =

@@ -145,7 +145,7 @@ pub fn full_status() -> Value {
     let launch = serde_json::json!({
         "number": 42, "id": "refund-agent-42", "revision": "b20de4", "stable": "7f3c91", "trusted": true, "planHash": "44d0",
         "phase": "RollingBack", "outcome": "RolledBack", "reason": "errors-doubled", "message": "error_rate 2.1%", "justification": "replay passed",
-        "stage": 1, "stageName": "canary-1", "stages": 4, "weight": 5, "stableSize": 4,
+        "stage": 1, "stageName": "canary-1", "stages": 4, "weight": 5, "stableSize": 4, "match": [{"headers": [{"name": "x-risk", "value": "low"}]}],
         "shared": {"weight": 5, "generation": 7, "readBack": true}, "contest": {"times": 3, "at": at, "by": "argocd-controller"},
         "startedAt": at, "enteredAt": at, "beganAt": at, "pausedAt": at, "pausedSeconds": 60, "held": true,
         "verdicts": [{"gate": "success", "verdict": "Insufficient", "message": "140/200 samples"}], "verdictsAt": at,

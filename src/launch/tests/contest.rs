@@ -48,7 +48,9 @@ fn one_write_of_another_restarts_the_window_and_nobody_needs_to_act() {
     let began = sim.launch().began_at;
     overwritten(&mut sim);
     let step = sim.tick();
-    assert!(step.events.iter().any(|event| event.reason == "RouteChanged" && event.message.contains("argocd-controller")));
+    assert!(
+        step.events.iter().any(|event| event.reason == "RouteChanged" && event.message.contains("argocd-controller"))
+    );
     assert!(stalled(&sim).starts_with("False"));
     sim.until(5, "shared again", |sim| sim.weight() == 5 && sim.launch_began());
     assert!(sim.launch().began_at > began);

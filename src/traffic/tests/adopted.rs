@@ -137,7 +137,13 @@ fn a_rule_that_moved_is_put_back_where_it_is_now() {
     let route = users(&[json!([{"name": "refund", "port": 80}]), json!([{"name": "refund", "port": 80, "weight": 1}])]);
     let mut shared = share(&route, "refund", &split(25));
     let rules = shared.spec.rules.as_mut().unwrap();
-    rules.insert(0, HttpRouteRule { backend_refs: serde_json::from_value(json!([backend("shop", 1)])).unwrap(), ..HttpRouteRule::default() });
+    rules.insert(
+        0,
+        HttpRouteRule {
+            backend_refs: serde_json::from_value(json!([backend("shop", 1)])).unwrap(),
+            ..HttpRouteRule::default()
+        },
+    );
     let rested = rest(&shared, "refund");
     assert_eq!(weights(&rested, 1), named(&[("refund", 1)]));
     assert_eq!(weights(&rested, 2), named(&[("refund", 1)]));
@@ -194,7 +200,9 @@ fn a_route_that_cannot_be_shared_says_why_and_the_mend() {
         assert_eq!(share(&route, "refund", &split(5)).spec, route.spec);
     }
     let many: Vec<Value> = (0..16).map(|n| backend(if n == 0 { "refund" } else { "shop" }, 1)).collect();
-    for full in [json!([backend("refund", 10_001)]), json!([backend("refund", 1), backend("shop", 10_001)]), json!(many)] {
+    for full in
+        [json!([backend("refund", 10_001)]), json!([backend("refund", 1), backend("shop", 10_001)]), json!(many)]
+    {
         let route = users(&[full]);
         assert!(why(&route).contains("leave no room to share the traffic of Service refund: use weights up to 10000"));
         assert_eq!(share(&route, "refund", &split(5)).spec, route.spec);
@@ -207,7 +215,10 @@ fn a_route_that_cannot_be_shared_says_why_and_the_mend() {
 #[test]
 fn the_largest_weights_can_be_shared() {
     let route = users(&[json!([backend("refund", 10_000), backend("shop", 10_000)])]);
-    assert_eq!(weights(&share(&route, "refund", &split(0)), 0), named(&[(ONE, 1_000_000), (TWO, 0), ("shop", 1_000_000)]));
+    assert_eq!(
+        weights(&share(&route, "refund", &split(0)), 0),
+        named(&[(ONE, 1_000_000), (TWO, 0), ("shop", 1_000_000)])
+    );
 }
 
 #[test]
@@ -220,13 +231,35 @@ fn a_gateway_that_refuses_a_users_route_names_the_route() {
     assert!(told(&route).ends_with("or correct the HTTPRoute's parentRefs"));
     let no = vec![condition("Accepted", "False", 4)];
     route["status"] = json!({"parents": [{"parentRef": {"name": "public"}, "controllerName": "c", "conditions": no}]});
-    assert!(told(&route).ends_with("correct the HTTPRoute's hostnames, or the listener's hostname"), "{}", told(&route));
+    assert!(
+        told(&route).ends_with("correct the HTTPRoute's hostnames, or the listener's hostname"),
+        "{}",
+        told(&route)
+    );
 }
 
 /// Agents that share one route, and what each asks for in turn.
-fn moves() -> impl Strategy<Value = Vec<(usize, Option<i32>)>> {
-    let shares = prop_oneof![1 => Just(None), 3 => (0..=100i32).prop_map(Some)];
+fn moves() -> impl Strategy<Value = Vec<(usize, Shares)>> {
+    let shares = prop_oneof![
+        1 => Just(Shares::AtRest),
+        3 => (0..=100i32).prop_map(split),
+        1 => (0..=100i32).prop_map(|weight| matched(weight, "low")),
+        1 => (0..=100i32).prop_map(|weight| matched(weight, "high")),
+    ];
     proptest::collection::vec((0..3usize, shares), 1..12)
+}
+
+fn matched(weight: i32, risk: &str) -> Shares {
+    let only = serde_json::from_value(json!([{"headers": [{"name": "x-risk", "value": risk}]}])).unwrap();
+    Shares::Matched { stable: H1.to_owned(), canary: H2.to_owned(), weight, only }
+}
+
+/// Without the rules for requests that match.
+fn written(route: &HTTPRoute) -> HTTPRoute {
+    let mut route = route.clone();
+    let added = |rule: &HttpRouteRule| json!(rule).to_string().contains("x-risk");
+    route.spec.rules.as_mut().unwrap().retain(|rule| !added(rule));
+    route
 }
 
 const AGENTS: [&str; 3] = ["refund", "other", "re"];
@@ -246,7 +279,8 @@ fn any_rule() -> impl Strategy<Value = Value> {
         }
         backend
     });
-    (proptest::collection::vec(one, 0..5), ".{0,4}").prop_map(|(backends, extra)| json!({"backendRefs": backends, "y": extra}))
+    (proptest::collection::vec(one, 0..5), ".{0,4}")
+        .prop_map(|(backends, extra)| json!({"backendRefs": backends, "y": extra}))
 }
 
 /// What each name gets of a rule, where all revisions of an agent count as the agent.
@@ -258,7 +292,8 @@ fn shares_by_name(route: &HTTPRoute) -> Vec<BTreeMap<String, (i64, i64)>> {
             let all = backends.iter().map(|backend| i64::from(backend.share())).sum::<i64>().max(1);
             let mut by_name = BTreeMap::new();
             for backend in backends {
-                let name = backend.name.strip_suffix(&format!("-{H1}")).or(backend.name.strip_suffix(&format!("-{H2}")));
+                let name =
+                    backend.name.strip_suffix(&format!("-{H1}")).or(backend.name.strip_suffix(&format!("-{H2}")));
                 let entry = by_name.entry(name.unwrap_or(&backend.name).to_owned()).or_insert((0, all));
                 entry.0 += i64::from(backend.share());
             }
@@ -276,19 +311,22 @@ proptest! {
         let route: HTTPRoute = serde_json::from_value(json.clone()).unwrap();
         let takes_part = |agent: &str| matches!(read_adopted(&route, agent), Route::Seen { .. });
         let mut now = route.clone();
-        let mut wanted = [None; 3];
-        for (who, weight) in moves {
+        let mut wanted = [Shares::AtRest, Shares::AtRest, Shares::AtRest];
+        for (who, asked) in moves {
             let agent = AGENTS[who];
-            let asked = weight.map_or(Shares::AtRest, split);
             now = with_adopted_shares(&now, agent, &asked, &CLIMB);
             prop_assert_eq!(&with_adopted_shares(&now, agent, &asked, &CLIMB), &now, "a second write changes nothing");
             now = serde_json::from_str(&serde_json::to_string(&now).unwrap()).unwrap();
-            wanted[who] = weight;
-            for (agent, weight) in AGENTS.iter().zip(wanted).filter(|(agent, _)| takes_part(agent)) {
-                prop_assert_eq!(seen(&now, agent), weight.map_or(Shares::AtRest, split));
-                prop_assert_eq!(canary_share(&now, agent, Some(H1)), weight.unwrap_or(0));
+            wanted[who] = asked;
+            for (agent, wanted) in AGENTS.iter().zip(&wanted).filter(|(agent, _)| takes_part(agent)) {
+                prop_assert_eq!(&seen(&now, agent), wanted);
+                let weight = match wanted {
+                    Shares::Split { weight, .. } | Shares::Matched { weight, .. } => *weight,
+                    _ => 0,
+                };
+                prop_assert_eq!(canary_share(&now, agent, Some(H1)), weight);
             }
-            for (before, after) in shares_by_name(&route).iter().zip(shares_by_name(&now)) {
+            for (before, after) in shares_by_name(&route).iter().zip(shares_by_name(&written(&now))) {
                 for (name, (share, all)) in before {
                     let (part, whole) = after[name];
                     prop_assert_eq!(share * whole, part * all, "{}", name);
@@ -300,4 +338,86 @@ proptest! {
         }
         prop_assert_eq!(json!(now), json);
     }
+}
+
+// ---- a share of some requests
+
+#[test]
+fn a_share_of_some_requests_is_a_rule_before_the_one_it_was_made_from() {
+    let route = users(&[json!([{"name": "refund", "port": 80}, backend("shop", 1)]), json!([backend("shop", 7)])]);
+    let shared = share(&route, "refund", &matched(10, "low"));
+    let rules = json!(shared.spec.rules);
+    assert_eq!(rules.as_array().unwrap().len(), 3);
+    let header = json!({"type": "Exact", "name": "x-risk", "value": "low"});
+    assert_eq!(rules[0]["matches"], json!([{"path": {"type": "PathPrefix", "value": "/0"}, "headers": [header]}]));
+    assert_eq!(weights(&shared, 0), named(&[(ONE, 90), (TWO, 10), ("shop", 100)]));
+    assert_eq!((&rules[0]["filters"], &rules[0]["timeouts"]), (&rules[1]["filters"], &rules[1]["timeouts"]));
+    assert_eq!(json!([rules[1], rules[2]]), json!(route.spec.rules), "all others stay with stable, as they were");
+    assert_eq!((seen(&shared, "refund"), canary_share(&shared, "refund", Some(H1))), (matched(10, "low"), 10));
+
+    let wide = share(&shared, "refund", &split(25));
+    assert_eq!((seen(&wide, "refund"), wide.spec.rules.as_ref().unwrap().len()), (split(25), 2));
+    let back = share(&wide, "refund", &matched(30, "high"));
+    assert_eq!(seen(&back, "refund"), matched(30, "high"));
+    assert_eq!(rest(&back, "refund").spec, route.spec);
+    assert_eq!(released(&shared, "refund"), route);
+}
+
+#[test]
+fn a_rendered_route_shares_some_requests_too() {
+    let route = routed(&json!([backend("refund", 1)]));
+    let shared = with_shares(&route, "refund", &matched(5, "low"), &CLIMB);
+    assert_eq!(shares(&shared), matched(5, "low"));
+    assert_eq!(with_shares(&shared, "refund", &matched(5, "low"), &CLIMB), shared);
+    assert_eq!(canary_share(&shared, "refund", Some(H1)), 5);
+    assert_eq!(shares(&with_shares(&shared, "refund", &matched(0, "low"), &CLIMB)), matched(0, "low"));
+    let wide = with_shares(&shared, "refund", &split(25), &CLIMB);
+    assert_eq!((shares(&wide), wide.spec.rules.as_ref().unwrap().len()), (split(25), 1));
+    let rested = with_shares(&shared, "refund", &Shares::AtRest, &CLIMB);
+    assert_eq!(rested.spec, route.spec);
+    assert!(!rested.annotations().contains_key(annotations::ORIGINAL));
+    let torn =
+        with_shares(&routed(&json!([backend("refund", 95), backend(TWO, 5)])), "refund", &matched(5, "low"), &CLIMB);
+    assert_eq!(shares(&torn), matched(5, "low"));
+}
+
+#[test]
+fn every_match_of_a_rule_is_narrowed_and_one_that_contradicts_is_left_out() {
+    let mut route = json!(users(&[json!([backend("refund", 1)])]));
+    let header = |name: &str, value: &str| json!({"type": "Exact", "name": name, "value": value});
+    route["spec"]["rules"][0]["name"] = json!("main");
+    route["spec"]["rules"][0]["matches"] = json!([
+        {"path": {"value": "/a"}, "headers": [header("X-Risk", "low")]},
+        {"path": {"value": "/b"}, "headers": [header("x-risk", "high")]},
+        {"path": {"value": "/c"}, "headers": [{"type": "RegularExpression", "name": "x-risk", "value": "low"}]},
+        {"method": "GET", "headers": [header("y", "1")]},
+    ]);
+    let route: HTTPRoute = serde_json::from_value(route).unwrap();
+    let shared = json!(share(&route, "refund", &matched(5, "low")).spec.rules);
+    assert_eq!(
+        shared[0]["matches"],
+        json!([
+            {"path": {"value": "/a"}, "headers": [header("X-Risk", "low")]},
+            {"method": "GET", "headers": [header("y", "1"), header("x-risk", "low")]},
+        ])
+    );
+    assert_eq!((shared[0].get("name"), &shared[1]["name"]), (None, &json!("main")));
+}
+
+#[test]
+fn a_rule_for_some_requests_that_somebody_edited_is_foreign_and_goes() {
+    let route = users(&[json!([backend("refund", 1)]), json!([backend("refund", 1)])]);
+    let shared = share(&route, "refund", &matched(5, "low"));
+    let mut less = shared.clone();
+    less.spec.rules.as_mut().unwrap().remove(0);
+    let mut more = shared.clone();
+    more.spec.rules.as_mut().unwrap()[0].backend_refs.as_mut().unwrap()[1].weight = Some(95);
+    for edited in [less, more] {
+        assert!(matches!(seen(&edited, "refund"), Shares::Foreign(_)));
+        assert_eq!(share(&edited, "refund", &matched(5, "low")).spec, shared.spec);
+        assert_eq!(rest(&edited, "refund").spec, route.spec);
+    }
+    let mut git = shared.clone();
+    git.spec = route.spec.clone();
+    assert_eq!(seen(&git, "refund"), Shares::AtRest);
 }
