@@ -36,7 +36,7 @@ pub(crate) async fn traffic(
     on_route.and(on_service).and(adopted::leave_others(ctx, agent).await)
 }
 
-/// A user's route; one that Sluice made before has no more purpose.
+/// A user's route; one that Sluice made before goes once the user's is there.
 async fn adopted(
     ctx: &Context,
     agent: &AgentDeployment,
@@ -47,7 +47,8 @@ async fn adopted(
 ) -> Result<(), Error> {
     adopted::route(ctx, agent, name, seen, step).await?;
     let key = key(agent);
-    match ctx.caches.route(&key.0, &key.1).filter(|made| owner.controls(made)) {
+    let there = name != key.1 && shares_of(&seen.route).is_some();
+    match ctx.caches.route(&key.0, &key.1).filter(|made| there && owner.controls(made)) {
         Some(made) => remove(ctx, &key, &made).await,
         None => Ok(()),
     }

@@ -32,9 +32,14 @@ pub(super) fn notice(launch: &mut Launch, seen: &Observation, now: Timestamp, no
     let before = before.filter(|before| before.weight == launch.weight);
     if read_back(launch, seen) {
         be_calm(launch, before.is_some_and(|before| before.read_back), now, notes);
-    } else if before.is_some_and(|before| before.generation < generation) {
+    } else if before.is_some_and(|before| before.generation < generation && (before.read_back || by_others(seen))) {
         overwritten(launch, seen, now, notes);
     }
+}
+
+/// Not Sluice itself, which writes for the other agents of a route too.
+fn by_others(seen: &Observation) -> bool {
+    seen.route_version.rules_by.is_some()
 }
 
 /// A share that stays what it is for a while is not contested any more.

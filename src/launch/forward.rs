@@ -301,14 +301,13 @@ fn not_read_back(launch: &Launch, seen: &Observation) -> Option<String> {
     match &seen.route {
         Route::Missing => Some("waiting for the HTTPRoute to be there".to_owned()),
         Route::Unusable(why) => Some(format!("the HTTPRoute cannot be used: {why}")),
-        Route::Unshared(why) => Some(why.clone()),
         Route::Seen { .. } if !read_back(launch, seen) => {
             Some(format!("waiting for {weight}% to be read back from the HTTPRoute"))
         }
         Route::Seen { programmed: Programmed::Pending, .. } => {
             Some(format!("waiting for the gateway to take {weight}%"))
         }
-        Route::Seen { programmed: Programmed::Silent(why), .. } => Some(why.clone()),
+        Route::Unshared(why) | Route::Seen { programmed: Programmed::Silent(why), .. } => Some(why.clone()),
         Route::Seen { programmed: Programmed::Refused(why), .. } => {
             Some(format!("the gateway refuses the HTTPRoute: {why}"))
         }

@@ -248,7 +248,10 @@ fn shared_by(backend: &BackendRef, two: &[BackendRef; 2]) -> Option<Pair> {
 pub fn read_adopted(route: &HTTPRoute, agent: &str) -> Route {
     let (view, name) = (View::of(route, agent), route.name_any());
     if let Some(owner) = route.owner_references().iter().find(|owner| owner.api_version.starts_with(GROUP)) {
-        return Route::Unshared(format!("Sluice made HTTPRoute {name} for {}: name a route of yours", owner.name));
+        return Route::Unshared(format!(
+            "Sluice made HTTPRoute {name} for {}: name a route of yours, or remove its ownerReferences to make it yours",
+            owner.name
+        ));
     }
     let Some(shares) = shares_of(route, &view) else {
         return Route::Unshared(format!(
@@ -400,7 +403,7 @@ pub(super) fn reshared(route: &HTTPRoute, agent: &str, shares: &Shares) -> HTTPR
         let Base { backends, pairs: before } = view.base(index, &current);
         let (_, mut pairs) = wish.over(&view, &backends, &before);
         match expand(&backends, &pairs, &view.namespace) {
-            Some(shared) if view.shares(&current).as_ref() != Some(wish.written) => rule.backend_refs = Some(shared),
+            Some(fresh) if view.shares(&current).as_ref() != Some(wish.written) => rule.backend_refs = Some(fresh),
             Some(_) => {} // as it is, down to a weight that means the same
             None => pairs = before,
         }

@@ -474,8 +474,19 @@ impl Agent {
 
     /// Waits until the gateway answers for the agent, then sends so many requests a second.
     pub async fn load(&self, rate: u32) -> anyhow::Result<Load> {
-        let config =
-            load::Config { rate, ..load::Config::new(format!("{}/run", self.cluster.gateway_url)).host(&self.host) };
+        self.send(load::Config { rate, ..self.requests() }).await
+    }
+
+    /// The same with one more header.
+    pub async fn load_with(&self, rate: u32, (name, value): (&str, &str)) -> anyhow::Result<Load> {
+        self.send(load::Config { rate, ..self.requests().header(name, value) }).await
+    }
+
+    fn requests(&self) -> load::Config {
+        load::Config::new(format!("{}/run", self.cluster.gateway_url)).host(&self.host)
+    }
+
+    async fn send(&self, config: load::Config) -> anyhow::Result<Load> {
         let began = Instant::now();
         while let Err(error) = load::probe(&config).await {
             ensure!(began.elapsed() < PATIENCE, "the gateway does not answer for {}: {error:#}", self.host);

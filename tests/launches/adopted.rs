@@ -181,3 +181,48 @@ async fn a_loop_of_server_side_applies_holds_the_launch_and_is_named() -> anyhow
 async fn a_loop_of_client_side_applies_holds_the_launch_and_is_named() -> anyhow::Result<()> {
     contested("clientside", true, "kubectl-client-side-apply").await
 }
+
+/// Two stages of matching requests; the last one shares all.
+#[tokio::test]
+async fn a_share_of_some_requests_reaches_no_others_and_no_request_is_lost() -> anyhow::Result<()> {
+    let (_turn, cluster) = shared().await?;
+    let low = json!([{"headers": [{"name": "x-risk", "value": "low"}]}]);
+    let stages = json!([
+        {"name": "low", "traffic": 40, "match": low, "minDuration": "10s"},
+        {"name": "all", "traffic": 50, "minDuration": "1h"},
+    ]);
+    let (agent, git) = sharing(&cluster, Manifest::example("matches")?.with("/spec/launch/stages", stages)).await?;
+    let first = agent.until_first_stable().await?;
+    let (plain, low) = (agent.load(20).await?, agent.load_with(20, ("x-risk", "low")).await?);
+    agent.prompt("Second.", &json!({})).await?;
+    let second = agent.until_in_stage(2, "low").await?.revision;
+    let shared = agent.routes().get("shop").await?;
+    ensure!(shared.data["spec"]["rules"].as_array().map(Vec::len) == Some(5), "{}", shared.data["spec"]);
+    let begun = low.snapshot();
+    let wide = |agent: &AgentDeployment| launch(agent).is_some_and(|launch| launch.stage_name == "all");
+    agent.until("past its first stage", wide).await?;
+    let (others, passed) = (plain.snapshot(), low.snapshot());
+    let answers = |revision: &str| passed.answered_by(revision) - begun.answered_by(revision);
+    let (old, new) = (answers(&first), answers(&second));
+    println!(
+        "of what matches stable answered {old}, the canary {new}; of all others the canary {}",
+        others.answered_by(&second)
+    );
+    ensure!(others.answered_by(&second) == 0, "the canary answered requests that do not match");
+    ensure!(old + new >= 100 && new * 4 >= old && new <= old * 2, "at 40% stable answered {old}, the canary {new}");
+
+    agent.until_in_stage(2, "all").await?;
+    ensure!(
+        agent.routes().get("shop").await?.data["spec"]["rules"].as_array().map(Vec::len) == Some(3),
+        "a rule is left"
+    );
+    agent.prompt("Refund what was paid.", &json!({})).await?;
+    agent.until_ended(2, Outcome::Aborted).await?;
+    until_at_rest(&agent, &git).await?;
+    for load in [plain, low] {
+        let answers = load.stop().await;
+        println!("matching: {} requests, {} lost", answers.sent, answers.lost);
+        ensure!(answers.lost == 0, "{:?}", answers.losses);
+    }
+    agent.done().await
+}

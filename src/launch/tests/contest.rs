@@ -19,7 +19,7 @@ fn stalled(sim: &Sim) -> String {
 fn in_stage_one() -> Sim {
     let mut sim = Sim::with_stable();
     sim.say("success", Verdict::Insufficient).want(TEAL);
-    sim.until(20, "in stage one", |sim| sim.launch_began());
+    sim.until(20, "in stage one", Sim::launch_began);
     sim
 }
 
@@ -178,4 +178,19 @@ fn a_users_route_that_is_gone_holds_the_launch_and_no_rollback() {
         sim.commit(&step);
     }
     assert_eq!((sim.launch().phase, sim.launch().outcome), (Phase::Complete, Some(Outcome::RolledBack)));
+}
+
+#[test]
+fn writes_of_sluice_for_another_agent_of_the_route_are_no_contest() {
+    let mut sim = in_stage_one();
+    sim.say("success", Verdict::Pass);
+    let route = sim.seen.route.clone();
+    for _ in 0..60 {
+        sim.tick();
+        if sim.launch().weight == 25 && sim.seen.route_version.generation < 20 {
+            sim.seen.route.clone_from(&route); // our write was refused: another agent's came first
+            sim.seen.route_version = RouteVersion { generation: sim.seen.route_version.generation + 1, rules_by: None };
+        }
+        assert!(sim.state.launch.as_ref().is_some_and(|launch| launch.contest.is_none()));
+    }
 }

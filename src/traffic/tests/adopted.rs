@@ -209,7 +209,10 @@ fn a_route_that_cannot_be_shared_says_why_and_the_mend() {
     }
     let mut made = users(&[json!([backend("refund", 1)])]);
     made.metadata.owner_references = Some(vec![owner().reference()]);
-    assert_eq!(why(&made), "Sluice made HTTPRoute shop for refund: name a route of yours");
+    assert_eq!(
+        why(&made),
+        "Sluice made HTTPRoute shop for refund: name a route of yours, or remove its ownerReferences to make it yours"
+    );
 }
 
 #[test]
