@@ -37,7 +37,7 @@ fn route(agent: &str, host: &str) -> anyhow::Result<Value> {
     }))
 }
 
-/// An agent that shares the route `shop`, which is there before it.
+/// An agent that shares the route `shop`.
 async fn sharing(cluster: &Cluster, manifest: Manifest) -> anyhow::Result<(Agent, Value)> {
     let manifest = manifest.with("/spec/traffic", json!({"httpRoute": {"name": "shop"}}));
     let agent = Agent::apply(cluster, manifest).await?;

@@ -194,3 +194,20 @@ fn writes_of_sluice_for_another_agent_of_the_route_are_no_contest() {
         assert!(sim.state.launch.as_ref().is_some_and(|launch| launch.contest.is_none()));
     }
 }
+
+#[test]
+fn a_first_deployment_waits_a_moment_for_a_users_route_and_then_says_what_is_wrong() {
+    let mut sim = Sim::fresh();
+    sim.seen.route = Route::Unshared("no rule of HTTPRoute shop sends traffic to Service refund-agent".to_owned());
+    for _ in 0..60 {
+        sim.now = after(sim.now, seconds(1));
+        sim.sample();
+        let step = sim.decide();
+        sim.commit(&step);
+        sim.perform(&Wanted { shares: None, ..step.wanted });
+        sim.settle();
+    }
+    assert_eq!((sim.stable(), sim.launch().outcome), (OCHRE, Some(Outcome::Succeeded)));
+    assert!(sim.launch().ended_at > Some(after(sim.launch().started_at, seconds(29))));
+    assert!(stalled(&sim).starts_with("True RouteUnusable no rule of HTTPRoute shop"), "{}", stalled(&sim));
+}
