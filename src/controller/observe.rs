@@ -50,9 +50,11 @@ pub(crate) async fn observe(
         decision: decision([on_route, on_service], running),
         trouble: ctx.remember(key, |memory| memory.trouble.clone()),
         measured: BTreeMap::new(),
+        runs: None,
     };
     ask(ctx, key, prepared, state, &seen); // the answers below are judged by the pods that are ready now
     seen.measured = ctx.sampler.latest(key);
+    seen.runs = ctx.sampler.runs(key);
     Ok(seen)
 }
 

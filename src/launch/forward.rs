@@ -10,7 +10,7 @@ use super::step::{Notes, index};
 use super::time::{after, between};
 use super::triggers::SEEN_RESTARTS;
 use super::wanted::{read_back, service_moved};
-use super::{Observation, Plan, Pods, Programmed, Route, Shares, WantedRevision, capacity, contest, gates};
+use super::{Observation, Plan, Pods, Programmed, Route, Shares, WantedRevision, capacity, contest, gates, share};
 use crate::api::{
     Launch, Outcome, PendingRevision, Phase, RejectedRevision, SeenRestart, StableRevision, State, TrustedRevision,
     clip,
@@ -241,6 +241,9 @@ pub(super) fn climb(launch: &mut Launch, plan: &Plan, seen: &Observation, now: T
     let calm = after(began, stage.min_duration);
     if now < calm {
         notes.wakes.push(calm);
+    } else if let Some(why) = share::wrong(launch, seen) {
+        launch.message = Some(clip(&format!("held: {why}"), 512));
+        notes.wakes.push(after(now, Duration::from_secs(5)));
     } else if gates::all_pass(launch) && launch.verdicts.len() == stage.gates.len() {
         leave_stage(launch, plan, now, notes);
     }

@@ -12,6 +12,7 @@ mod observation;
 mod plan;
 mod report;
 mod retire;
+mod share;
 mod step;
 #[cfg(test)]
 mod tests;

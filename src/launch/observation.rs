@@ -33,6 +33,19 @@ pub struct Observation {
     pub trouble: Option<(String, String)>,
     /// What the metrics say of the canary, by gate (of the current stage) and by trigger.
     pub measured: BTreeMap<CheckName, Measured>,
+    /// Runs that both revisions answered, when the metrics of a gate or trigger count them.
+    pub runs: Option<Runs>,
+}
+
+/// Runs that the two revisions of a launch answered.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Runs {
+    /// Of the canary.
+    pub canary: i64,
+    /// Of stable.
+    pub stable: i64,
+    /// Where the data begins.
+    pub from: Timestamp,
 }
 
 /// The revision that the spec asks for.

@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 
-use super::{Observation, Pods, Programmed, Route, WantedRevision, contest};
+use super::{Observation, Pods, Programmed, Route, WantedRevision, contest, share};
 use crate::api::conditions::{LAUNCHED, PROGRESSING, READY, RECONCILING, STALLED, clear, set};
 use crate::api::{Launch, Outcome, Phase, State, Summary, Verdict, clip};
 
@@ -159,6 +159,9 @@ fn problem(state: &State, seen: &Observation) -> Option<(String, String)> {
     }
     if let Some(why) = running.filter(|launch| launch.phase != Phase::RollingBack).and_then(contest::contested) {
         return Some(("RouteContested".to_owned(), why));
+    }
+    if let Some(why) = running.and_then(|launch| share::wrong(launch, seen)) {
+        return Some(("ShareNotKept".to_owned(), why));
     }
     if running.is_some_and(|launch| launch.phase == Phase::RollingBack && launch.weight > 0) {
         let message = "the canary is to be taken back, but stable has no ready pod; see the events of stable's pods";

@@ -18,6 +18,7 @@ mod contest;
 mod matching;
 mod properties;
 mod scenarios;
+mod share;
 
 const OCHRE: &str = "ochre";
 const TEAL: &str = "teal";
@@ -112,6 +113,7 @@ impl Sim {
                 decision: None,
                 trouble: None,
                 measured: BTreeMap::new(),
+                runs: None,
             },
             now,
             broken: Vec::new(),
