@@ -750,6 +750,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_runs_of_both_revisions_are_counted_when_both_are_known() {
+        let both = [("teal", "samples", "39.7"), ("teal", "amount", "40"), ("ochre", "samples", "360.2")];
+        for (seen, runs) in [(&both[..], Some((40, 360))), (&both[..2], None)] {
+            let fake = Fake::of(seen).await;
+            let mut running = start(vec![fake.source("")]);
+            running.sampler.watch(key(), watch("teal"));
+            let at = running.woken().await.sampled_at;
+            let found = running.sampler.runs(&key());
+            assert_eq!(found.as_ref().map(|runs| (runs.canary, runs.stable)), runs);
+            assert!(found.is_none_or(|runs| runs.from + SignedDuration::from_mins(1) == at));
+        }
+    }
+
+    #[tokio::test]
     async fn agents_with_the_same_question_share_one_query_and_it_never_overlaps() {
         let fake = Fake::start(Reply::Hang).await;
         let running = {
