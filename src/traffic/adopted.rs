@@ -329,7 +329,9 @@ fn has_room(route: &HTTPRoute, view: &View<'_>) -> bool {
         if expand(&backends, &pairs, &view.namespace).is_none() {
             return false;
         }
-        originals.push(Original { rule: index, backend_refs: backends, added: None });
+        if backends.iter().any(|backend| view.is_at_rest(backend)) {
+            originals.push(Original { rule: index, backend_refs: backends, added: None });
+        }
     }
     serde_json::to_string(&originals).is_ok_and(|text| text.len() <= LONGEST)
 }
