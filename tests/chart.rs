@@ -52,7 +52,7 @@ const EVERYTHING: &[&str] = &[
 /// What the controller may do in every namespace: API group, resource, verbs.
 /// A permission is added here and in `templates/rbac.yaml`, in the change that needs it.
 const CLUSTER_PERMISSIONS: &[(&str, &str, &[&str])] = &[
-    ("sluice.dev", "agentdeployments", &["get", "list", "watch"]),
+    ("sluice.dev", "agentdeployments", &["get", "list", "watch", "patch"]),
     ("sluice.dev", "agentdeployments/status", &["patch"]),
     ("sluice.dev", "launchplans", &["get", "list", "watch"]),
     ("sluice.dev", "agentdeployments/finalizers", &["update"]),

@@ -4,6 +4,8 @@
 //! Needs a whole cluster, see `common/cluster.rs`. Every test has a namespace of its own and all share one Sluice; two
 //! tests kill it, and the others must survive that.
 
+#[path = "launches/adopted.rs"]
+mod adopted;
 #[path = "common/cluster.rs"]
 mod cluster;
 mod common;

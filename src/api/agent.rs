@@ -212,12 +212,39 @@ pub struct Drain {
     pub deadline: Duration,
 }
 
-/// Who moves the traffic.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// Who moves the traffic: exactly one of `gateway` and `httpRoute`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.gateway) != has(self.httpRoute)").message("set exactly one of gateway (Sluice makes the HTTPRoute) and httpRoute (Sluice shares the traffic of yours), or remove spec.traffic"))]
 pub struct Traffic {
     /// A Gateway API gateway: Sluice renders an HTTPRoute of the agent's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<Gateway>,
+    /// An HTTPRoute of yours, in the agent's namespace. In every rule that names the agent's Service (as the Service of the
+    /// agent's name, with a weight above 0) that backend is replaced during a launch by the Services of two revisions, which
+    /// together get the same share; at rest the rule is again what you wrote. Sluice never creates or deletes the route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_route: Option<RouteRef>,
+}
+
+/// Names an HTTPRoute.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RouteRef {
+    /// Name of the HTTPRoute.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+impl AgentDeploymentSpec {
+    /// The gateway that Sluice renders a route for.
+    pub fn gateway(&self) -> Option<&Gateway> {
+        self.traffic.as_ref().and_then(|traffic| traffic.gateway.as_ref())
+    }
+
+    /// The name of the user's route that Sluice shares the traffic of.
+    pub fn adopted_route(&self) -> Option<&str> {
+        self.traffic.as_ref().and_then(|traffic| traffic.http_route.as_ref()).map(|route| route.name.as_str())
+    }
 }
 
 /// The gateways that the agent's HTTPRoute attaches to.

@@ -41,6 +41,7 @@ fn basic_stage(traffic: i32) -> Stage {
     Stage {
         name: if traffic == 0 { "healthy".to_owned() } else { format!("share-{traffic}") },
         traffic,
+        only: Vec::new(),
         min_duration: None,
         deadline: Some(Deadline { after: Duration::from_hours(1).into(), then: DeadlineOutcome::Rollback }),
         gates: vec![Gate {

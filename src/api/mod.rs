@@ -39,7 +39,13 @@ pub const PLAN_LABEL: &str = "sluice.dev/plan";
 /// Label value of `app.kubernetes.io/managed-by` on everything Sluice owns.
 pub const MANAGED_BY: &str = "sluice";
 
-/// Annotations that Sluice writes on a route (or Service) in the very write that changes its weight.
+/// Field manager of what Sluice writes, status apart.
+pub const FIELD_MANAGER: &str = "sluice";
+/// Finalizer of an agent that shares a user's route: the route is put back before the agent goes.
+pub const ROUTE_FINALIZER: &str = "sluice.dev/route";
+
+/// Annotations that Sluice writes on a route (or Service) in the very write that changes its weight. On a user's route, where
+/// several agents may meet, the agent's name comes before the word: `sluice.dev/<agent>.decision`.
 pub mod annotations {
     /// Id of the launch that wrote the weight.
     pub const LAUNCH: &str = "sluice.dev/launch";
@@ -53,6 +59,8 @@ pub mod annotations {
     pub const DECIDED_AT: &str = "sluice.dev/decided-at";
     /// Epoch of the leader that wrote it.
     pub const EPOCH: &str = "sluice.dev/epoch";
+    /// On a user's route: the backends, as they were written, of the rules that are shared now.
+    pub const ORIGINAL: &str = "sluice.dev/original";
 }
 
 /// The first ten hexadecimal digits of a digest: long enough for the revisions of an agent, short enough for names.

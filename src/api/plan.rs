@@ -26,6 +26,7 @@ use super::{Amount, FreezeWindow, rules, schema};
 #[schemars(transform = schema::never_null)]
 #[x_kube(validation = rules::shares_rise())]
 #[x_kube(validation = rules::stages_can_end())]
+#[x_kube(validation = rules::matches_come_first())]
 pub struct LaunchPlanSpec {
     /// What every stage uses that does not say otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -73,8 +74,9 @@ pub struct StageDefaults {
 }
 
 /// One step of a launch.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.match) || self.traffic > 0").message("match names the requests that traffic is a share of: raise traffic above 0, or remove match").field_path(".match"))]
 pub struct Stage {
     /// Name of the stage.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
@@ -82,6 +84,11 @@ pub struct Stage {
     /// Share of the traffic that the canary gets, in percent.
     #[schemars(range(min = 0, max = 100))]
     pub traffic: i32,
+    /// The canary gets its share of the requests that match one of these only; all others stay with stable. Stages with
+    /// `match` come before those without.
+    #[serde(default, rename = "match", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1, max = 4))]
+    pub only: Vec<RequestMatch>,
     /// The stage lasts at least so long, counted from when its weight was read back and the canary is ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::duration")]
@@ -93,6 +100,25 @@ pub struct Stage {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub gates: Vec<Gate>,
+}
+
+/// Requests that match.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub struct RequestMatch {
+    /// All of these headers must be there. They are added to what a rule of the route matches already.
+    #[schemars(length(min = 1, max = 4), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub headers: Vec<HeaderMatch>,
+}
+
+/// A header of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub struct HeaderMatch {
+    /// Name of the header, such as `x-risk`.
+    #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"))]
+    pub name: String,
+    /// Its whole value.
+    #[schemars(length(min = 1, max = 256))]
+    pub value: String,
 }
 
 /// How long a wait may last, and its outcome.

@@ -76,6 +76,17 @@ pub(super) fn shares_rise() -> Rule {
     .field_path(".stages")
 }
 
+/// A share of some requests comes before a share of all.
+pub(super) fn matches_come_first() -> Rule {
+    Rule::new(concat!(
+        "!has(self.stages) || ",
+        later!(),
+        ".all(i, i >= size(self.stages) || !has(self.stages[i].match) || has(self.stages[i-1].match))"
+    ))
+    .message("a stage with match comes after one without, and would take traffic away from the canary: put the stages with match first")
+    .field_path(".stages")
+}
+
 /// A stage's minimum duration lies before its deadline.
 pub(super) fn stages_can_end() -> Rule {
     Rule::new(concat!("!has(self.stages) || !self.stages.exists(s, ", never_left!(), ")"))
@@ -128,15 +139,15 @@ pub(super) fn has_port() -> Rule {
         .field_path(".template")
 }
 
-/// Without a gateway there are no shares: the agent's Service moves in one write, after the last stage.
+/// Without a route there are no shares: the agent's Service moves in one write, after the last stage.
 pub(super) fn shares_need_a_gateway() -> Rule {
     Rule::new(
-        "has(self.traffic) && has(self.traffic.gateway) || !has(self.launch) || !has(self.launch.stages) \
+        "has(self.traffic) || !has(self.launch) || !has(self.launch.stages) \
          || self.launch.stages.all(s, s.traffic == 0)",
     )
     .message(expression(concat!(
         "self.launch.stages.map(s, s.traffic != 0",
-        r#", 'stage "%s" asks for %d %% of the traffic: without spec.traffic.gateway the Service of the agent moves in one write after the last stage; add the gateway or set 0'"#,
+        r#", 'stage "%s" asks for %d %% of the traffic: without spec.traffic the Service of the agent moves in one write after the last stage; add spec.traffic.gateway or spec.traffic.httpRoute, or set 0'"#,
         ".format([s.name, s.traffic]))[0]",
     )))
     .field_path(".launch")

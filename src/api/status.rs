@@ -5,7 +5,7 @@ use k8s_openapi::jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::schema;
+use super::{RequestMatch, schema};
 
 /// Status of an agent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -177,6 +177,16 @@ pub struct Launch {
     pub stages: i32,
     /// Share of the traffic that the canary may have now, in percent.
     pub weight: i32,
+    /// It is a share of the requests that match one of these; of all when empty.
+    #[serde(default, rename = "match", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4))]
+    pub only: Vec<RequestMatch>,
+    /// The share that was asked of the route or read back from it last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<SharedRoute>,
+    /// Somebody else writes the route too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contest: Option<Contest>,
     /// The canary has had traffic.
     #[serde(default, skip_serializing_if = "is_false")]
     pub served: bool,
@@ -234,6 +244,32 @@ pub struct Launch {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub interventions: Vec<super::Intervention>,
+}
+
+/// A share at a version of the route: one that is not there at a later version was overwritten by somebody else.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SharedRoute {
+    /// The canary's share, in percent.
+    pub weight: i32,
+    /// Generation of the route.
+    pub generation: i64,
+    /// The share was there.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub read_back: bool,
+}
+
+/// Somebody else writes the route whose traffic a launch shares.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub struct Contest {
+    /// How often the share was overwritten. After the third time the launch gives way for a while.
+    pub times: i32,
+    /// When it was overwritten last, or was there again since.
+    #[schemars(schema_with = "schema::timestamp")]
+    pub at: Timestamp,
+    /// The field manager that did it.
+    #[schemars(length(max = 128))]
+    pub by: String,
 }
 
 /// Where a launch is.

@@ -80,9 +80,9 @@ impl Caches {
         served.chain(self.deployments_of(namespace, agent).into_iter().map(|(hash, _)| hash)).collect()
     }
 
-    /// The route of an agent, if it can be read.
-    pub(crate) fn route(&self, key: &Key) -> Option<HTTPRoute> {
-        let route = self.routes.as_ref()?.get(&ObjectRef::new(&key.1).within(&key.0))?;
+    /// A route, if it can be read.
+    pub(crate) fn route(&self, namespace: &str, name: &str) -> Option<HTTPRoute> {
+        let route = self.routes.as_ref()?.get(&ObjectRef::new(name).within(namespace))?;
         route.0.as_ref().ok().cloned()
     }
 
@@ -90,8 +90,18 @@ impl Caches {
     pub(crate) fn highest_epoch(&self) -> i64 {
         let services = self.services.state().into_iter().filter_map(|object| traffic::epoch(object.annotations()));
         let routes = self.routes.iter().flat_map(Store::state);
-        let routes = routes.filter_map(|route| traffic::epoch(route.0.as_ref().ok()?.annotations()));
+        let routes = routes.filter_map(|route| traffic::highest_epoch(route.0.as_ref().ok()?.annotations()));
         services.chain(routes).max().unwrap_or_default()
+    }
+
+    /// Names of the users' routes that carry marks of an agent.
+    pub(crate) fn routes_marked_by(&self, key: &Key) -> BTreeSet<String> {
+        let all = self.routes.iter().flat_map(Store::state);
+        let marked = |route: &Arc<WatchedRoute>| {
+            let route = route.0.as_ref().ok().filter(|route| route.namespace().as_deref() == Some(&key.0))?;
+            traffic::is_marked(route, &key.1).then(|| route.name_any())
+        };
+        all.filter_map(|route| marked(&route)).collect()
     }
 
     /// The pods of an agent, with their revisions.
@@ -168,8 +178,8 @@ pub(crate) fn watch(client: &Client, kinds: Kinds) -> (Controller<WatchedAgent>,
     if !kinds.routes {
         return (controller, caches);
     }
-    let (routes, stream) = cached::<WatchedRoute>(Api::all(client.clone()), every); // all: they may claim the same host name
-    let controller = controller.watches_stream(stream, move |object| rivals_of(&object, &agents).chain(owner(&object)));
+    let (routes, stream) = cached::<WatchedRoute>(Api::all(client.clone()), every); // all: users' own, and rivals for a host name
+    let controller = controller.watches_stream(stream, move |object| concerned_by(&object, &agents));
     (controller, Caches { routes: Some(routes), ..caches })
 }
 
@@ -207,19 +217,21 @@ fn users_of(config_map: &PartialObjectMeta<ConfigMap>, agents: &Store<WatchedAge
     found.chain(owner(config_map)).collect()
 }
 
-/// The agents with a host name of this route: whether theirs is the older one may have changed.
-fn rivals_of(
-    route: &WatchedRoute,
-    agents: &Store<WatchedAgent>,
-) -> impl Iterator<Item = ObjectRef<WatchedAgent>> + use<> {
-    let rival = |agent: &Arc<WatchedAgent>| {
-        let (Ok(agent), Ok(route)) = (&agent.0, &route.0) else { return false };
-        let gateway = agent.spec.traffic.as_ref().and_then(|traffic| traffic.gateway.as_ref());
-        let own = agent.name_any() == route.name_any() && agent.namespace() == route.namespace();
-        !own && gateway.is_some_and(|gateway| traffic::share_a_hostname(&gateway.hostnames, route))
+/// The agents that a route was made for, or that share it (or did), or that have a host name of it: whether theirs is the
+/// older one may have changed.
+fn concerned_by(route: &WatchedRoute, agents: &Store<WatchedAgent>) -> Vec<ObjectRef<WatchedAgent>> {
+    let (name, namespace) = (route.name_any(), route.namespace());
+    let concerned = |agent: &Arc<WatchedAgent>| {
+        let Ok(agent) = &agent.0 else { return false };
+        let here = agent.namespace() == namespace;
+        let marked = || route.0.as_ref().is_ok_and(|route| traffic::is_marked(route, &agent.name_any()));
+        let shares = here && (agent.spec.adopted_route() == Some(&name) || marked());
+        let own = here && agent.name_any() == name;
+        let rivals = |hosts: &[String]| route.0.as_ref().is_ok_and(|route| traffic::share_a_hostname(hosts, route));
+        shares || !own && agent.spec.gateway().is_some_and(|gateway| rivals(&gateway.hostnames))
     };
-    let found = agents.state().into_iter().filter(rival).map(|agent| ObjectRef::from_obj(agent.as_ref()));
-    found.collect::<Vec<_>>().into_iter()
+    let found = agents.state().into_iter().filter(concerned).map(|agent| ObjectRef::from_obj(agent.as_ref()));
+    found.chain(owner(route)).collect()
 }
 
 /// The agents that name a LaunchPlan.

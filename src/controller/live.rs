@@ -23,14 +23,18 @@ pub(crate) struct Live {
 
 impl Live {
     /// As the watches hold them.
-    pub(crate) fn cached(ctx: &Context, key: &Key) -> Self {
+    pub(crate) fn cached(ctx: &Context, key: &Key, route: &str) -> Self {
         let service = ctx.caches.services.get(&ObjectRef::new(&key.1).within(&key.0));
-        Self { service: service.map(|service| service.as_ref().clone()), route: ctx.caches.route(key), fresh: false }
+        Self {
+            service: service.map(|service| service.as_ref().clone()),
+            route: ctx.caches.route(&key.0, route),
+            fresh: false,
+        }
     }
 
     /// As the API server holds them: a launch ends on nothing older.
-    pub(crate) async fn fresh(ctx: &Context, key: &Key) -> Result<Self, Error> {
-        Ok(Self { service: service(ctx, key).await?, route: route(ctx, key).await?, fresh: true })
+    pub(crate) async fn fresh(ctx: &Context, key: &Key, name: &str) -> Result<Self, Error> {
+        Ok(Self { service: service(ctx, key).await?, route: route(ctx, key, name).await?, fresh: true })
     }
 }
 
@@ -40,11 +44,11 @@ pub(crate) async fn service(ctx: &Context, key: &Key) -> Result<Option<Service>,
     ctx.calls.read("Service", &key.1, api.get_opt(&key.1)).await
 }
 
-/// The agent's route, read now.
-pub(crate) async fn route(ctx: &Context, key: &Key) -> Result<Option<HTTPRoute>, Error> {
+/// A route in the agent's namespace, read now: its own, or the user's that it shares.
+pub(crate) async fn route(ctx: &Context, key: &Key, name: &str) -> Result<Option<HTTPRoute>, Error> {
     if ctx.caches.routes.is_none() {
         return Ok(None);
     }
     let api = Api::<HTTPRoute>::namespaced(ctx.client.clone(), &key.0);
-    ctx.calls.read("HTTPRoute", &key.1, api.get_opt(&key.1)).await
+    ctx.calls.read("HTTPRoute", name, api.get_opt(name)).await
 }

@@ -3,6 +3,7 @@
 //! `reconcile` is the loop. What an agent owns is written by `perform`, its traffic by `traffic`, its frozen revisions by
 //! `revisions`; `commit` holds the only write to status, `leader` the only writes to the Lease.
 
+mod adopted;
 mod caches;
 mod calls;
 mod commit;

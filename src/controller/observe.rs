@@ -27,11 +27,16 @@ pub(crate) async fn observe(
 ) -> Result<(Observation, Live), Error> {
     let spec = &agent.spec;
     let running = state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
-    let live = if running.is_some() { Live::fresh(ctx, key).await? } else { Live::cached(ctx, key) };
+    let adopted = spec.adopted_route();
+    let named = adopted.unwrap_or(&key.1);
+    let live = if running.is_some() { Live::fresh(ctx, key, named).await? } else { Live::cached(ctx, key, named) };
     let service = live.service.as_ref().filter(|it| ours(*it, agent));
-    let route = live.route.as_ref().filter(|it| ours(*it, agent));
+    let route = live.route.as_ref().filter(|it| adopted.is_some() || ours(*it, agent));
     let on_service = service.and_then(|service| traffic::decision(service.annotations()));
-    let on_route = route.and_then(|route| traffic::decision(route.annotations()));
+    let on_route = route.and_then(|route| match adopted {
+        Some(_) => traffic::decision(&traffic::marks_of(route.annotations(), &key.1)),
+        None => traffic::decision(route.annotations()),
+    });
     let mut seen = Observation {
         agent: key.1.clone(),
         wanted: prepared.wanted.clone(),
@@ -42,15 +47,18 @@ pub(crate) async fn observe(
         history_limit: usize::try_from(spec.revision_history_limit.unwrap_or(DEFAULT_HISTORY)).unwrap_or(1),
         pods: pods(ctx, key),
         route: shares(ctx, key, agent, route),
+        route_version: route.map(traffic::version).unwrap_or_default(),
         service: service.and_then(children::selected_revision),
         hostname_taken: hostname_taken(ctx, agent, route),
         decision: decision([on_route, on_service], running),
         trouble: ctx.remember(key, |memory| memory.trouble.clone()),
         measured: BTreeMap::new(),
         people: people::observe(ctx, key, agent, state).await,
+        runs: None,
     };
     ask(ctx, key, agent, prepared, state, &seen); // the answers below are judged by the pods that are ready now
     seen.measured = ctx.sampler.latest(key);
+    seen.runs = ctx.sampler.runs(key);
     Ok((seen, live))
 }
 
@@ -87,14 +95,19 @@ fn refused(deployment: &Deployment) -> Option<String> {
 
 /// Who gets the traffic. A route that is still there counts even when the spec no longer asks for one.
 fn shares(ctx: &Context, key: &Key, agent: &AgentDeployment, route: Option<&HTTPRoute>) -> Route {
-    let asked = agent.spec.traffic.as_ref().is_some_and(|traffic| traffic.gateway.is_some());
+    let asked = agent.spec.traffic.is_some();
     match route {
+        Some(route) if agent.spec.adopted_route().is_some() => traffic::read_adopted(route, &key.1),
         Some(route) => traffic::read(route, &key.1),
         None if !asked => Route::NotUsed,
         None if ctx.caches.routes.is_none() => {
             Route::Unusable("the cluster has no HTTPRoutes: install the Gateway API, or remove spec.traffic".to_owned())
         }
-        None => Route::Missing,
+        None => agent.spec.adopted_route().map_or(Route::Missing, |name| {
+            Route::Unshared(format!(
+                "HTTPRoute {name} does not exist: create it, or correct spec.traffic.httpRoute.name"
+            ))
+        }),
     }
 }
 

@@ -29,7 +29,7 @@ use crate::revision::names::revision_name;
 pub(crate) use super::traffic::traffic;
 
 /// Field manager of everything that an agent owns whole.
-pub(crate) const FIELD_MANAGER: &str = "sluice";
+pub(crate) use crate::api::FIELD_MANAGER;
 
 /// A kind of which an agent owns objects.
 pub(super) trait Child:

@@ -166,7 +166,7 @@ async fn names_taken(ctx: &Context, key: &Key, agent: &AgentDeployment) -> Resul
     let mut taken = Vec::new();
     taken.extend(service.filter(|object| !owner.controls(object)).map(|_| "Service"));
     taken.extend(account.filter(|object| !owner.controls(object)).map(|_| "ServiceAccount"));
-    if ctx.caches.routes.is_some() && agent.spec.traffic.is_some() {
+    if ctx.caches.routes.is_some() && agent.spec.gateway().is_some() {
         let routes = Api::<HTTPRoute>::namespaced(ctx.client.clone(), namespace);
         let route = ctx.calls.read("HTTPRoute", name, routes.get_opt(name)).await?;
         taken.extend(route.filter(|object| !owner.controls(object)).map(|_| "HTTPRoute"));

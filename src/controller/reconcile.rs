@@ -10,7 +10,7 @@ use kube::runtime::controller::Action;
 use super::caches::WatchedAgent;
 use super::context::{Context, Key};
 use super::metrics::ReasonLabel;
-use super::{Error, commit, observe, people, perform, prepare};
+use super::{Error, adopted, commit, observe, people, perform, prepare};
 use crate::launch;
 
 /// A pass is made so often even if nothing is seen to change: watches may lose events.
@@ -30,10 +30,14 @@ pub(crate) async fn reconcile(watched: &WatchedAgent, ctx: &Context) -> Result<A
     let key = key(watched);
     let request = ctx.agents(&key.0);
     let found = ctx.calls.read("AgentDeployment", &key.1, request.get_opt(&key.1)).await?;
-    let Some(agent) = found.filter(|agent| agent.metadata.deletion_timestamp.is_none()) else {
+    let Some(agent) = found else {
         ctx.forget(&key); // what it owned goes with it
         return Ok(Action::await_change());
     };
+    if agent.metadata.deletion_timestamp.is_some() {
+        ctx.forget(&key);
+        return adopted::farewell(ctx, &agent).await.map(|()| Action::await_change());
+    }
 
     if let Some(until) = ctx.remember(&key, |memory| memory.ends).filter(|until| ctx.now() < *until) {
         return Ok(Action::requeue(wait(Some(until), ctx.now()))); // its namespace is being deleted, and it too in a moment

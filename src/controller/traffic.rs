@@ -18,7 +18,7 @@ use super::live::{self, Live};
 use super::perform::{FIELD_MANAGER, same_service};
 use super::prepare::Prepared;
 use super::reconcile::key;
-use super::{Error, revisions};
+use super::{Error, adopted, revisions};
 use crate::api::{AgentDeployment, Phase};
 use crate::children::{self, Owner};
 use crate::launch::{Decision, Observation, Route, Shares, Step};
@@ -26,7 +26,7 @@ use crate::revision::Revision;
 use crate::traffic::{self, HTTPRoute, Mark};
 
 /// A write that takes traffic away loses so many races in one pass: somebody writes the same object all the time.
-const RACES: u32 = 5;
+pub(super) const RACES: u32 = 5;
 
 /// Gives the traffic to whom the core wants it to be given.
 pub(crate) async fn traffic(
@@ -38,13 +38,34 @@ pub(crate) async fn traffic(
     live: &Live,
 ) -> Result<(), Error> {
     let Some(owner) = Owner::of(agent) else { return Ok(()) };
-    let on_route = route(ctx, agent, &owner, seen, step, live).await;
+    let on_route = match agent.spec.adopted_route() {
+        Some(name) => adopted(ctx, agent, &owner, name, seen, step).await,
+        None => route(ctx, agent, &owner, seen, step, live).await,
+    };
     let on_service = service(ctx, agent, &owner, prepared, step, live).await;
-    on_route.and(on_service)
+    on_route.and(on_service).and(adopted::leave_others(ctx, agent).await)
+}
+
+/// A user's route; one that Sluice made before goes once the user's is there.
+async fn adopted(
+    ctx: &Context,
+    agent: &AgentDeployment,
+    owner: &Owner,
+    name: &str,
+    seen: &Observation,
+    step: &Step,
+) -> Result<(), Error> {
+    adopted::route(ctx, agent, name, seen, step).await?;
+    let key = key(agent);
+    let there = name != key.1 && shares_of(&seen.route).is_some();
+    match ctx.caches.route(&key.0, &key.1).filter(|made| there && owner.controls(made)) {
+        Some(made) => remove(ctx, &key, &made).await,
+        None => Ok(()),
+    }
 }
 
 /// Refuses to write over a leader with a higher epoch. The admission policy does the same for who does not ask.
-fn fence(ctx: &Context, what: String, found: &BTreeMap<String, String>) -> Result<(), Error> {
+pub(super) fn fence(ctx: &Context, what: String, found: &BTreeMap<String, String>) -> Result<(), Error> {
     let (theirs, ours) = (traffic::epoch(found).unwrap_or_default(), ctx.calls.leadership.epoch());
     if theirs <= ours {
         return Ok(());
@@ -54,7 +75,7 @@ fn fence(ctx: &Context, what: String, found: &BTreeMap<String, String>) -> Resul
 }
 
 /// What is written together with a weight.
-fn mark<'a>(ctx: &Context, step: &'a Step) -> Mark<'a> {
+pub(super) fn mark<'a>(ctx: &Context, step: &'a Step) -> Mark<'a> {
     let running = step.state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
     let decision = step.wanted.decision.as_ref();
     let launch = running.map(|launch| launch.id.as_str()).or(decision.map(|decision| decision.launch.as_str()));
@@ -71,8 +92,9 @@ async fn route(
     live: &Live,
 ) -> Result<(), Error> {
     let key = key(agent);
-    let gateway = agent.spec.traffic.as_ref().and_then(|traffic| traffic.gateway.as_ref());
-    if ctx.caches.routes.is_none() || (gateway.is_none() && live.route.is_none() && ctx.caches.route(&key).is_none()) {
+    let gateway = agent.spec.gateway();
+    let known = live.route.is_some() || ctx.caches.route(&key.0, &key.1).is_some();
+    if ctx.caches.routes.is_none() || (gateway.is_none() && !known) {
         return Ok(()); // `observe` tells when a route is asked for that cannot be
     }
     let right = |cached: &HTTPRoute| {
@@ -83,11 +105,13 @@ async fn route(
     let mut found = match &live.route {
         Some(cached) if !live.fresh && right(cached) => return Ok(()),
         _ if live.fresh => live.route.clone(),
-        _ => live::route(ctx, &key).await?,
+        _ => live::route(ctx, &key, &key.1).await?,
     };
     for _ in 0..RACES {
         match write_route(ctx, agent, owner, seen, step, found).await {
-            Err(error) if step.wanted.falling && error.reason() == "Conflict" => found = live::route(ctx, &key).await?,
+            Err(error) if step.wanted.falling && error.reason() == "Conflict" => {
+                found = live::route(ctx, &key, &key.1).await?
+            }
             done => return done,
         }
     }
@@ -104,7 +128,7 @@ async fn write_route(
     found: Option<HTTPRoute>,
 ) -> Result<(), Error> {
     let key = key(agent);
-    let gateway = agent.spec.traffic.as_ref().and_then(|traffic| traffic.gateway.as_ref());
+    let gateway = agent.spec.gateway();
     let api = Api::<HTTPRoute>::namespaced(ctx.client.clone(), &key.0);
     let name = key.1.as_str();
     let (live, gateway) = match (found, gateway) {
@@ -135,20 +159,27 @@ async fn write_route(
     if edited.spec == live.spec {
         return Ok(());
     }
-    let stable = step.state.stable.as_ref().map(|stable| stable.revision.as_str());
     fence(ctx, format!("HTTPRoute {name}"), live.annotations())?;
-    let share = |route: &HTTPRoute| traffic::canary_share(route, name, stable);
-    if share(&edited) > share(&live) {
+    if rises(&live, &edited, name, step, found.as_ref()) {
         may_rise(ctx, agent, step, traffic::decision(live.annotations()).as_ref()).await?;
     }
     let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
     ctx.calls.write("update", "HTTPRoute", name, api.replace(name, &params, &edited)).await.map(drop)
 }
 
-fn shares_of(route: &Route) -> Option<Shares> {
+/// Whether an edit gives more to a revision that is not stable.
+pub(super) fn rises(live: &HTTPRoute, edited: &HTTPRoute, agent: &str, step: &Step, found: Option<&Shares>) -> bool {
+    let stable = step.state.stable.as_ref().map(|stable| stable.revision.as_str());
+    let share = |route: &HTTPRoute| traffic::canary_share(route, agent, stable);
+    let matched = |shares: Option<&Shares>| matches!(shares, Some(Shares::Matched { .. }));
+    let widened = matched(found) && step.wanted.shares.as_ref() != found && share(edited) > 0 && !step.wanted.falling;
+    share(edited) > share(live) || widened
+}
+
+pub(super) fn shares_of(route: &Route) -> Option<Shares> {
     match route {
         Route::Seen { shares, .. } => Some(shares.clone()),
-        Route::NotUsed | Route::Missing | Route::Unusable(_) => None,
+        Route::NotUsed | Route::Missing | Route::Unusable(_) | Route::Unshared(_) => None,
     }
 }
 
@@ -166,7 +197,7 @@ async fn remove(ctx: &Context, key: &Key, live: &HTTPRoute) -> Result<(), Error>
 }
 
 /// Refuses to raise a weight on a stale view, or against a decision that is already written on the object.
-async fn may_rise(
+pub(super) async fn may_rise(
     ctx: &Context,
     agent: &AgentDeployment,
     step: &Step,

@@ -10,7 +10,8 @@ use super::time::{after, between};
 use super::triggers::SEEN_RESTARTS;
 use super::wanted::{read_back, service_moved};
 use super::{
-    Observation, Plan, Pods, Programmed, Route, Shares, WantedRevision, capacity, freeze, gates, people, soak,
+    Observation, Plan, Pods, Programmed, Route, Shares, WantedRevision, capacity, contest, freeze, gates, people,
+    share, soak,
 };
 use crate::api::{Launch, Outcome, PendingRevision, Phase, RejectedRevision, SeenRestart, StableRevision, State, clip};
 
@@ -92,6 +93,9 @@ fn new_launch(number: i64, revision: &str, plan: &Plan, state: &State, seen: &Ob
         stages: i32::try_from(plan.stages.len()).unwrap_or(0),
         weight: 0,
         served: false,
+        only: Vec::new(),
+        shared: None,
+        contest: None,
         stable_size: size.max(if stable.is_some() { seen.replicas } else { 0 }),
         stable,
         started_at: now,
@@ -158,7 +162,15 @@ pub(super) fn follow_plan(launch: &mut Launch, plan: &Plan, now: Timestamp, note
         return begin_clocks(launch, now); // its gates have passed; an edit releases a deadline that holds it
     }
     let reached = plan.stages.iter().rposition(|stage| stage.weight <= launch.weight).unwrap_or(0);
+    let reached = match plan.stages.get(reached).filter(|stage| stage.only != launch.only) {
+        Some(_) if launch.weight > 0 => {
+            launch.weight = 0; // a share of other requests is another share: it begins anew
+            0
+        }
+        _ => reached,
+    };
     notes.tell("PlanChanged", format!("{}: the plan was edited; its stage begins anew", launch.id));
+    launch.contest = None; // a person acted
     launch.plan_hash.clone_from(&plan.hash);
     launch.stages = i32::try_from(plan.stages.len()).unwrap_or(0);
     enter(launch, plan, reached, now);
@@ -185,7 +197,7 @@ pub(super) fn begin_clocks(launch: &mut Launch, now: Timestamp) {
 }
 
 /// Why a launch may not go forward now, if it may not.
-fn held_forward(launch: &Launch, seen: &Observation) -> Option<String> {
+fn held_forward(launch: &Launch, seen: &Observation, now: Timestamp, notes: &mut Notes) -> Option<String> {
     match &seen.wanted {
         WantedRevision::Unknown { message, .. } => return Some(format!("held: {message}")),
         WantedRevision::Refused { revision, message, .. } if *revision == launch.revision => {
@@ -205,8 +217,10 @@ fn held_forward(launch: &Launch, seen: &Observation) -> Option<String> {
     if let Some(frozen) = freeze::holds(launch.trusted, seen) {
         return Some(frozen.words());
     }
-    (launch.phase == Phase::Progressing && seen.replicas == 0)
-        .then(|| "held: spec.replicas is 0, so nothing can be judged".to_owned())
+    if launch.phase == Phase::Progressing && seen.replicas == 0 {
+        return Some("held: spec.replicas is 0, so nothing can be judged".to_owned());
+    }
+    contest::holds(launch, now, notes)
 }
 
 /// One stage: capacity → ready → weight → read back → gates → the next.
@@ -217,7 +231,7 @@ pub(super) fn climb(launch: &mut Launch, plan: &Plan, seen: &Observation, now: T
     if goes_without_pods(launch, seen, notes) {
         return;
     }
-    if let Some(why) = held_forward(launch, seen) {
+    if let Some(why) = held_forward(launch, seen, now, notes) {
         launch.message = Some(clip(&why, 512));
         return;
     }
@@ -225,9 +239,10 @@ pub(super) fn climb(launch: &mut Launch, plan: &Plan, seen: &Observation, now: T
         launch.message = Some(why);
         return;
     }
-    if launch.weight < stage.weight {
+    if launch.weight < stage.weight || launch.only != stage.only {
         launch.weight = stage.weight;
         launch.served = true;
+        launch.only.clone_from(&stage.only);
         launch.message = None;
         notes.tell("WeightRaised", raised(launch));
         return; // the weight is written after this state is; it is read back in a later pass
@@ -249,6 +264,9 @@ pub(super) fn climb(launch: &mut Launch, plan: &Plan, seen: &Observation, now: T
     let calm = after(began, if skipped { Duration::ZERO } else { stage.min_duration });
     if now < calm {
         notes.wakes.push(calm);
+    } else if let Some(why) = share::wrong(launch, seen) {
+        launch.message = Some(clip(&format!("held: {why}"), 512));
+        notes.wakes.push(after(now, Duration::from_secs(5)));
     } else if gates::all_pass(launch) && launch.verdicts.len() == stage.gates.len() {
         leave_stage(launch, plan, now, notes);
     }
@@ -273,7 +291,8 @@ fn leave_stage(launch: &mut Launch, plan: &Plan, now: Timestamp, notes: &mut Not
 
 fn raised(launch: &Launch) -> String {
     let why = launch.justification.clone().unwrap_or_else(|| "the launch begins".to_owned());
-    format!("{}: {} to {}%: {why}", launch.id, launch.revision, launch.weight)
+    let of = if launch.only.is_empty() { "" } else { " of what matches" };
+    format!("{}: {} to {}%{of}: {why}", launch.id, launch.revision, launch.weight)
 }
 
 /// A canary that lost all its pods loses its traffic until it has some again; the launch goes on, and its triggers judge.
@@ -315,7 +334,7 @@ fn not_read_back(launch: &Launch, seen: &Observation) -> Option<String> {
         Route::Seen { programmed: Programmed::Pending, .. } => {
             Some(format!("waiting for the gateway to take {weight}%"))
         }
-        Route::Seen { programmed: Programmed::Silent(why), .. } => Some(why.clone()),
+        Route::Unshared(why) | Route::Seen { programmed: Programmed::Silent(why), .. } => Some(why.clone()),
         Route::Seen { programmed: Programmed::Refused(why), .. } => {
             Some(format!("the gateway refuses the HTTPRoute: {why}"))
         }
@@ -333,7 +352,7 @@ pub(super) fn promote(
     notes: &mut Notes,
 ) {
     let first = launch.stable.is_none();
-    if let Some(why) = held_forward(launch, seen).filter(|_| !service_moved(launch, seen)) {
+    if let Some(why) = held_forward(launch, seen, now, notes).filter(|_| !service_moved(launch, seen)) {
         launch.message = Some(clip(&why, 512));
         return;
     }
@@ -346,9 +365,10 @@ pub(super) fn promote(
         launch.message = Some(why);
         return;
     }
-    if launch.weight < 100 {
+    if launch.weight < 100 || !launch.only.is_empty() {
         launch.weight = 100;
         launch.served = true;
+        launch.only.clear();
         notes.tell("WeightRaised", raised(launch));
         return; // as in `climb`
     }
@@ -373,7 +393,7 @@ pub(super) fn promote(
 /// Whether the gateway has not answered yet for the route of a first deployment, and still has time to.
 fn gateway_may_answer(launch: &mut Launch, seen: &Observation, now: Timestamp, notes: &mut Notes) -> bool {
     let awaited = match &seen.route {
-        Route::Missing => true,
+        Route::Missing | Route::Unshared(_) => true,
         Route::Seen { programmed, .. } => matches!(programmed, Programmed::Pending | Programmed::Silent(_)),
         Route::NotUsed | Route::Unusable(_) => false,
     };

@@ -6,6 +6,7 @@
 mod back;
 mod calendar;
 mod capacity;
+mod contest;
 mod drain;
 mod forward;
 mod freeze;
@@ -14,6 +15,7 @@ mod observation;
 mod people;
 mod plan;
 mod report;
+mod share;
 mod soak;
 mod step;
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 
 use super::Freeze;
-use crate::api::{DecisionVerb, Outcome, State, Verdict};
+use crate::api::{DecisionVerb, Outcome, RequestMatch, State, Verdict};
 
 /// What was seen of the cluster in one pass.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -29,6 +29,8 @@ pub struct Observation {
     pub pods: BTreeMap<String, Pods>,
     /// The agent's route.
     pub route: Route,
+    /// Which version of the route it is.
+    pub route_version: RouteVersion,
     /// Which revision the agent's Service selects, if it exists and selects one.
     pub service: Option<String>,
     /// A decision that was written on the route or the Service together with a weight.
@@ -39,6 +41,8 @@ pub struct Observation {
     pub trouble: Option<(String, String)>,
     /// What the metrics say of the canary, by gate (of the current stage) and by trigger; and of revisions without traffic.
     pub measured: BTreeMap<CheckName, Measured>,
+    /// Runs that both revisions answered, when the metrics of a gate or trigger count them.
+    pub runs: Option<Runs>,
     /// What people decided, as far as it was not answered yet.
     pub people: People,
 }
@@ -89,6 +93,17 @@ pub struct Given {
     pub revision: Option<String>,
     /// The gates that it overrules.
     pub gates: Vec<String>,
+}
+
+/// Runs that the two revisions of a launch answered.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Runs {
+    /// Of the canary.
+    pub canary: i64,
+    /// Of stable.
+    pub stable: i64,
+    /// Where the data begins.
+    pub from: Timestamp,
 }
 
 /// The revision that the spec asks for.
@@ -147,6 +162,9 @@ pub enum Route {
     Missing,
     /// It cannot be read or used: why.
     Unusable(String),
+    /// A user's route that gives no revision a share, and cannot: it does not exist, no rule of it names the agent's Service,
+    /// or it has no room. Why, and the mend.
+    Unshared(String),
     /// The route, as the API server holds it.
     Seen {
         /// Who gets the traffic.
@@ -154,6 +172,15 @@ pub enum Route {
         /// Whether the gateway has taken this very version of it.
         programmed: Programmed,
     },
+}
+
+/// A version of the route.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct RouteVersion {
+    /// Rises with every change of its spec, whoever makes it.
+    pub generation: i64,
+    /// Who wrote its rules last, when it was not Sluice.
+    pub rules_by: Option<String>,
 }
 
 /// Who gets the traffic of a route.
@@ -169,6 +196,17 @@ pub enum Shares {
         canary: String,
         /// The canary's share, 0 to 100.
         weight: i32,
+    },
+    /// Two revision Services share the requests that match; the agent's Service gets all others.
+    Matched {
+        /// Hash of the stable revision.
+        stable: String,
+        /// Hash of the canary.
+        canary: String,
+        /// The canary's share of what matches, 0 to 100.
+        weight: i32,
+        /// Which requests match.
+        only: Vec<RequestMatch>,
     },
     /// Something that Sluice did not write.
     Foreign(String),

@@ -8,7 +8,7 @@ use rust_decimal::Decimal;
 use super::WrittenPlan;
 use crate::api::{
     self, AgentDeploymentSpec, Amount, DeadlineOutcome, GateBounds, GateRatioBounds, MetricDefinition, Metrics, OnFail,
-    PodCondition, TriggerBounds, TriggerRatioBounds, Unit, WindowSpan, short_hex, span,
+    PodCondition, RequestMatch, TriggerBounds, TriggerRatioBounds, Unit, WindowSpan, short_hex, span,
 };
 
 /// How a launch is judged.
@@ -39,6 +39,8 @@ pub struct Stage {
     pub name: String,
     /// The canary's share in percent, 0 to 100.
     pub weight: i32,
+    /// It is a share of the requests that match one of these; of all when empty.
+    pub only: Vec<RequestMatch>,
     /// The stage lasts at least so long.
     pub min_duration: Duration,
     /// It lasts at most so long.
@@ -295,6 +297,7 @@ fn resolve_stage(
     Ok(Stage {
         name: stage.name.clone(),
         weight: stage.traffic.clamp(0, 100),
+        only: stage.only.clone(),
         min_duration: stage.min_duration.as_ref().map_or(Duration::ZERO, span),
         deadline: deadline.map_or(api::DEFAULT_DEADLINE, |deadline| span(&deadline.after)),
         then: deadline.map_or(DeadlineOutcome::Rollback, |deadline| deadline.then),

@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 
-use super::{Observation, Pods, Programmed, Route, WantedRevision, freeze, people};
+use super::{Observation, Pods, Programmed, Route, WantedRevision, contest, freeze, people, share};
 use crate::api::conditions::{LAUNCHED, PROGRESSING, READY, RECONCILING, STALLED, clear, set};
 use crate::api::{Launch, Outcome, Phase, State, Summary, Verdict, clip};
 
@@ -107,6 +107,7 @@ fn ready(state: &State, seen: &Observation) -> (bool, &'static str, String) {
         }
         Route::Seen { programmed: Programmed::Silent(why), .. } => (false, "GatewaySilent", why.clone()),
         Route::Unusable(why) => (false, "RouteUnusable", format!("the HTTPRoute cannot be used: {why}")),
+        Route::Unshared(why) => (false, "RouteUnusable", why.clone()),
         _ if pods.ready > 0 => (true, "Serving", message),
         _ if seen.replicas == 0 => (true, "ScaledToZero", message),
         _ => (false, "NoReadyPods", message),
@@ -195,7 +196,7 @@ fn problem(state: &State, seen: &Observation) -> Option<(String, String)> {
     if let Some(taken) = &seen.hostname_taken {
         return Some(("HostnameTaken".to_owned(), taken.clone()));
     }
-    if let Route::Unusable(why) = &seen.route {
+    if let Route::Unusable(why) | Route::Unshared(why) = &seen.route {
         return Some(("RouteUnusable".to_owned(), why.clone()));
     }
     if let Route::Seen { programmed: Programmed::Refused(why), .. } = &seen.route {
@@ -212,6 +213,12 @@ fn problem(state: &State, seen: &Observation) -> Option<(String, String)> {
     }
     if let Some(refused) = pods_refused(state, seen) {
         return Some(refused);
+    }
+    if let Some(why) = running.filter(|launch| launch.phase != Phase::RollingBack).and_then(contest::contested) {
+        return Some(("RouteContested".to_owned(), why));
+    }
+    if let Some(why) = running.and_then(|launch| share::wrong(launch, seen)) {
+        return Some(("ShareNotKept".to_owned(), why));
     }
     if running.is_some_and(|launch| launch.phase == Phase::RollingBack && launch.weight > 0) {
         let message = "the canary is to be taken back, but stable has no ready pod; see the events of stable's pods, or decide Abort: it goes to stable all the same";

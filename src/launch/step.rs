@@ -7,7 +7,7 @@ use super::drain::retire;
 use super::forward::{begin, climb, follow_pause, follow_plan, promote};
 use super::soak;
 use super::wanted::wanted;
-use super::{Event, Observation, Plan, Step, freeze, people};
+use super::{Event, Observation, Plan, Step, contest, freeze, people};
 use crate::api::{Launch, Phase, State};
 
 /// Decides one pass: what to remember, what the cluster should look like, what to tell, when to look again.
@@ -68,6 +68,7 @@ fn go_on(
     if let Some(end) = must_end(&mut launch, plan, seen, now, notes) {
         return take_back(launch, &end, state, seen, now, notes);
     }
+    contest::notice(&mut launch, seen, now, notes);
     match launch.phase {
         Phase::Progressing => climb(&mut launch, plan, seen, now, notes),
         Phase::Promoting => promote(&mut launch, plan, state, seen, now, notes),

@@ -14,10 +14,13 @@ use crate::api::{
     standard_metrics,
 };
 
+mod contest;
 mod freezes;
+mod matching;
 mod people;
 mod properties;
 mod scenarios;
+mod share;
 mod soak;
 
 const OCHRE: &str = "ochre";
@@ -38,6 +41,7 @@ fn stage(name: &str, weight: i32) -> Stage {
     Stage {
         name: name.to_owned(),
         weight,
+        only: Vec::new(),
         min_duration: seconds(10),
         deadline: seconds(3600),
         then: DeadlineOutcome::Rollback,
@@ -112,12 +116,14 @@ impl Sim {
                 history_limit: 5,
                 pods: BTreeMap::new(),
                 route: Route::Seen { shares: Shares::AtRest, programmed: Programmed::Yes },
+                route_version: RouteVersion { generation: 1, rules_by: None },
                 service: None,
                 decision: None,
                 hostname_taken: None,
                 trouble: None,
                 measured: BTreeMap::new(),
                 people: People::default(),
+                runs: None,
             },
             now,
             broken: Vec::new(),
@@ -147,7 +153,7 @@ impl Sim {
 
     fn weight(&self) -> i32 {
         match &self.seen.route {
-            Route::Seen { shares: Shares::Split { weight, .. }, .. } => *weight,
+            Route::Seen { shares: Shares::Split { weight, .. } | Shares::Matched { weight, .. }, .. } => *weight,
             _ => 0,
         }
     }
@@ -214,6 +220,7 @@ impl Sim {
             if changed {
                 self.seen.route = Route::Seen { shares: shares.clone(), programmed: Programmed::Yes };
                 self.seen.decision.clone_from(&wanted.decision);
+                self.seen.route_version.generation += 1;
             }
         }
         self.seen.service.clone_from(&wanted.service);

@@ -24,16 +24,24 @@ fn falls(state: &State, running: Option<&Launch>, seen: &Observation) -> bool {
     let stable = state.stable.as_ref().map(|stable| stable.revision.as_str());
     let climbs = |launch: &&Launch| matches!(launch.phase, Phase::Progressing | Phase::Promoting);
     let allowed = running.filter(climbs).map_or(0, |launch| launch.weight);
-    running.is_some_and(|launch| launch.phase == Phase::RollingBack) || exposed(stable, seen) > allowed
+    let too_wide = running.is_some_and(|launch| !launch.only.is_empty()) && everybody_shares(seen);
+    running.is_some_and(|launch| launch.phase == Phase::RollingBack) || exposed(stable, seen) > allowed || too_wide
+}
+
+/// A share of all requests is there.
+fn everybody_shares(seen: &Observation) -> bool {
+    matches!(&seen.route, Route::Seen { shares: Shares::Split { weight, .. }, .. } if *weight > 0)
 }
 
 /// The largest share that a revision other than stable has, as far as can be seen.
 fn exposed(stable: Option<&str>, seen: &Observation) -> i32 {
     let share = |revision: &str, share: i32| if stable == Some(revision) { 0 } else { share };
     match &seen.route {
-        Route::Seen { shares: Shares::Split { stable: first, canary, weight }, .. } => {
-            share(first, 100 - *weight).max(share(canary, *weight))
-        }
+        Route::Seen {
+            shares:
+                Shares::Split { stable: first, canary, weight } | Shares::Matched { stable: first, canary, weight, .. },
+            ..
+        } => share(first, 100 - *weight).max(share(canary, *weight)),
         Route::Seen { shares: Shares::Foreign(_), .. } => 100,
         _ => seen.service.as_deref().map_or(0, |service| share(service, 100)),
     }
@@ -43,7 +51,11 @@ fn shares(launch: &Launch, seen: &Observation) -> Shares {
     let Some(stable) = &launch.stable else {
         return Shares::AtRest;
     };
-    let split = Shares::Split { stable: stable.clone(), canary: launch.revision.clone(), weight: launch.weight };
+    let (stable, canary, weight) = (stable.clone(), launch.revision.clone(), launch.weight);
+    let split = match launch.only.clone() {
+        only if only.is_empty() => Shares::Split { stable, canary, weight },
+        only => Shares::Matched { stable, canary, weight, only },
+    };
     let at_rest = matches!(seen.route, Route::Seen { shares: Shares::AtRest, .. });
     let untouched = at_rest && (!service_moved(launch, seen) || launch.weight == 100);
     match launch.phase {
@@ -58,7 +70,7 @@ fn shares(launch: &Launch, seen: &Observation) -> Shares {
 /// The agent's Service selects stable; it moves when the canary's 100 % was read back. A rollback that waits for a dead
 /// stable leaves it where it is.
 fn service(state: &State, running: Option<&Launch>, seen: &Observation) -> Option<String> {
-    if let Some(launch) = running.filter(|launch| launch.phase == Phase::Promoting && launch.weight == 100) {
+    if let Some(launch) = running.filter(|launch| is_promoted(launch)) {
         let confirmed = match (&seen.route, &launch.stable) {
             (Route::NotUsed, _) | (_, None) => true,
             (Route::Seen { programmed: Programmed::Yes, .. }, _) => read_back(launch, seen),
@@ -73,6 +85,11 @@ fn service(state: &State, running: Option<&Launch>, seen: &Observation) -> Optio
         return Some(launch.revision.clone());
     }
     state.stable.as_ref().map(|stable| stable.revision.clone())
+}
+
+/// The canary may have all the traffic.
+fn is_promoted(launch: &Launch) -> bool {
+    launch.phase == Phase::Promoting && launch.weight == 100 && launch.only.is_empty()
 }
 
 /// Revisions whose objects stay: what runs, what may be gone back to, and the last canary for a look at it.
@@ -108,10 +125,15 @@ pub(super) fn service_moved(launch: &Launch, seen: &Observation) -> bool {
 /// The share that the canary has in the route (or through the agent's Service), as the API server holds it.
 pub(super) fn canary_share(launch: &Launch, seen: &Observation) -> i32 {
     match &seen.route {
-        Route::Seen { shares: Shares::Split { canary, weight, .. }, .. } if *canary == launch.revision => *weight,
-        Route::Seen { shares: Shares::Split { stable, weight, .. }, .. } if *stable == launch.revision => 100 - *weight,
-        Route::Seen { shares: Shares::Split { .. }, .. } => 0,
         Route::Seen { shares: Shares::Foreign(_), .. } => 100,
+        Route::Seen {
+            shares: Shares::Split { stable, canary, weight } | Shares::Matched { stable, canary, weight, .. },
+            ..
+        } => match &launch.revision {
+            revision if revision == canary => *weight,
+            revision if revision == stable => 100 - *weight,
+            _ => 0,
+        },
         _ if service_moved(launch, seen) => 100,
         _ => 0,
     }
@@ -120,14 +142,20 @@ pub(super) fn canary_share(launch: &Launch, seen: &Observation) -> i32 {
 /// Whether the API server holds just the shares that the launch asks for.
 pub(super) fn read_back(launch: &Launch, seen: &Observation) -> bool {
     let moved = service_moved(launch, seen);
+    let as_asked = |stable: &String, canary: &String, weight: i32| {
+        *canary == launch.revision
+            && launch.stable.as_ref() == Some(stable)
+            && weight == launch.weight
+            && (launch.phase != Phase::RollingBack || !moved)
+    };
     match &seen.route {
-        Route::NotUsed | Route::Missing => launch.phase != Phase::RollingBack || !moved,
+        Route::NotUsed | Route::Missing | Route::Unshared(_) => launch.phase != Phase::RollingBack || !moved,
         Route::Seen { shares: Shares::AtRest, .. } => launch.weight == 0 && !moved,
         Route::Seen { shares: Shares::Split { stable, canary, weight }, .. } => {
-            *canary == launch.revision
-                && launch.stable.as_ref() == Some(stable)
-                && *weight == launch.weight
-                && (launch.phase != Phase::RollingBack || !moved)
+            launch.only.is_empty() && as_asked(stable, canary, *weight)
+        }
+        Route::Seen { shares: Shares::Matched { stable, canary, weight, only }, .. } => {
+            launch.only == *only && as_asked(stable, canary, *weight)
         }
         Route::Unusable(_) | Route::Seen { shares: Shares::Foreign(_), .. } => false,
     }

@@ -33,7 +33,7 @@ impl WrittenPlan {
     /// The plan of an agent. `named` is the LaunchPlan that it names, if there is one of that name.
     pub fn of(spec: &AgentDeploymentSpec, named: Option<&LaunchPlanSpec>) -> Result<Self, PlanError> {
         let launch = spec.launch.clone().unwrap_or_default();
-        let gateway = spec.traffic.as_ref().is_some_and(|traffic| traffic.gateway.is_some());
+        let gateway = spec.traffic.is_some();
         let metrics = spec.metrics.clone().unwrap_or_default();
         let Some(name) = launch.plan_ref.map(|plan| plan.name) else {
             return Ok(Self { place: "spec.launch".to_owned(), plan: launch.plan, metrics, gateway });

@@ -11,18 +11,19 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use rust_decimal::prelude::ToPrimitive as _;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Verdict;
-use crate::launch::{CheckName, Compare, Measured, Question};
+use crate::launch::{CheckName, Compare, Measured, Question, Runs};
 
 use super::judge::judge;
 use super::metrics::SamplerMetrics;
 use super::prometheus::{Client, ClientError};
 use super::query::Query;
-use super::sample::{Answer, Reading, RevisionKey, Sample, preflight};
+use super::sample::{Answer, Number, Reading, RevisionKey, Sample, preflight};
 use super::source::Source;
 
 /// So many queries are under way at a source at once.
@@ -91,6 +92,9 @@ struct State {
     in_flight: BTreeSet<Ask>,
     to_wake: BTreeSet<AgentKey>,
 }
+
+/// The metrics that are shares of all runs.
+const RUN_METRICS: [&str; 2] = ["success_rate", "error_rate"];
 
 /// A query to a source.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -175,6 +179,12 @@ impl Sampler {
         if state.agents.remove(key).is_some() {
             self.changed.notify_one();
         }
+    }
+
+    /// The runs that both revisions of an agent's launch answered, as far as its questions count them: the youngest data.
+    pub fn runs(&self, key: &AgentKey) -> Option<Runs> {
+        let state = self.state();
+        state.agents.get(key)?.checks.values().filter_map(Check::runs).max_by_key(|runs| runs.from)
     }
 
     /// The last answers about the agent as it is watched now. One that has become too old is an error: a sampler that
@@ -431,6 +441,19 @@ impl Check {
         }
         let after = self.measured.as_ref().map(|measured| measured.verdict);
         after != before || after == Some(Verdict::Fail) && !self.dated // how long a breach lasts counts, not a drain
+    }
+
+    /// How many runs both revisions answered, when that is what the question's metric is made of.
+    fn runs(&self) -> Option<Runs> {
+        let (seen, metric) = (self.seen.as_ref()?, &self.question.metric);
+        let window = SignedDuration::try_from(self.question.window?).ok()?;
+        let count = |reading: &Reading| match reading.samples? {
+            Number::Exact(samples) => samples.round().to_i64(),
+            Number::Several | Number::NotANumber => None,
+        };
+        let counts_runs = metric.ratio.is_some() && RUN_METRICS.contains(&metric.name.as_str());
+        let (canary, stable) = (count(&seen.canary)?, count(seen.stable.as_ref()?)?);
+        counts_runs.then_some(Runs { canary, stable, from: seen.at.checked_sub(window).ok()? })
     }
 
     fn judge(&mut self, ready_pods: i32) {
@@ -797,6 +820,20 @@ mod tests {
             (Verdict::Insufficient, "policy_bypasses no data (2/3 pods seen by the source)")
         );
         assert_eq!(fake.requests().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn the_runs_of_both_revisions_are_counted_when_both_are_known() {
+        let both = [("teal", "samples", "39.7"), ("teal", "amount", "40"), ("ochre", "samples", "360.2")];
+        for (seen, runs) in [(&both[..], Some((40, 360))), (&both[..2], None)] {
+            let fake = Fake::of(seen).await;
+            let mut running = start(vec![fake.source("")]);
+            running.sampler.watch(key(), watch("teal"));
+            let at = running.woken().await.sampled_at;
+            let found = running.sampler.runs(&key());
+            assert_eq!(found.as_ref().map(|runs| (runs.canary, runs.stable)), runs);
+            assert!(found.is_none_or(|runs| runs.from + SignedDuration::from_mins(1) == at));
+        }
     }
 
     #[tokio::test]

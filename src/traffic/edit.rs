@@ -6,6 +6,7 @@
 use kube::ResourceExt;
 use serde_json::json;
 
+use super::adopted::{reshared, without_added};
 use super::mark::{KEYS, Mark};
 use super::read::{is_of_agent, is_ours, rule_shares};
 use super::route::{BackendRef, HTTPRoute, HttpRouteRule, HttpRouteSpec, ParentReference};
@@ -51,7 +52,13 @@ pub fn with_base(route: &HTTPRoute, gateway: &Gateway) -> HTTPRoute {
 /// Only the backends of the rules that send traffic to the agent change, and Sluice's own annotations. A route without such
 /// a rule gets the agent back in its first one. What a user added to a backend (filters) goes with it.
 pub fn with_shares(route: &HTTPRoute, agent: &str, shares: &Shares, mark: &Mark<'_>) -> HTTPRoute {
-    let mut route = route.clone();
+    if matches!(shares, Shares::Matched { .. }) {
+        return reshared(&with_shares(route, agent, &Shares::AtRest, mark), agent, shares);
+    }
+    let mut route = match shares {
+        Shares::Foreign(_) => route.clone(),
+        _ => without_added(route, agent),
+    };
     let namespace = route.namespace().unwrap_or_default();
     let annotations = route.metadata.annotations.get_or_insert_default();
     annotations.retain(|key, _| !KEYS.contains(&key.as_str()));
@@ -93,7 +100,7 @@ fn backends(like: &BackendRef, agent: &str, shares: &Shares) -> Vec<BackendRef> 
                 backend(like, revision_name(agent, canary), weight),
             ]
         }
-        Shares::Foreign(_) => Vec::new(),
+        Shares::Matched { .. } | Shares::Foreign(_) => Vec::new(),
     }
 }
 

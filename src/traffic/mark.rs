@@ -80,6 +80,13 @@ pub fn epoch(found: &BTreeMap<String, String>) -> Option<i64> {
     found.get(annotations::EPOCH)?.parse().ok().filter(|epoch| (1..=HIGHEST_EPOCH).contains(epoch))
 }
 
+/// The highest epoch on a route that several agents may share, each with marks of its own.
+pub fn highest_epoch(found: &BTreeMap<String, String>) -> Option<i64> {
+    let of_an_agent = |key: &str| key.strip_prefix("sluice.dev/").is_some_and(|word| word.ends_with(".epoch"));
+    let own = found.iter().filter(|(key, _)| of_an_agent(key)).filter_map(|(_, value)| value.parse::<i64>().ok());
+    own.filter(|epoch| (1..=HIGHEST_EPOCH).contains(epoch)).chain(epoch(found)).max()
+}
+
 /// The word of an outcome, the same as in status.
 fn word(outcome: Outcome) -> String {
     let word = match outcome {

@@ -3,16 +3,19 @@
 //! Everything is pure: the shell fetches a route, edits it here, and replaces it guarded by its `resourceVersion`, because
 //! the lists of a route are atomic and cannot be owned in parts. What Sluice does not know of a route survives an edit.
 
+mod adopted;
 mod claims;
 mod edit;
 mod mark;
+mod matching;
 mod read;
 mod route;
 
+pub use adopted::{is_marked, marks_of, read_adopted, released, with_adopted_shares};
 pub use claims::{share_a_hostname, taken_by};
 pub use edit::{render, same_base, with_base, with_shares};
-pub use mark::{Mark, decision, epoch};
-pub use read::{canary_share, read};
+pub use mark::{Mark, decision, epoch, highest_epoch};
+pub use read::{canary_share, read, version};
 pub use route::{BackendRef, HTTPRoute, HttpRouteRule, HttpRouteSpec, HttpRouteStatus, ParentReference, RouteParent};
 
 #[cfg(test)]

@@ -2,31 +2,53 @@
 //!
 //! Whatever Sluice did not write is `Foreign`, never guessed at.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::ResourceExt;
 
+use super::adopted::matched;
 use super::route::{BackendRef, HTTPRoute, HttpRouteRule, ParentReference};
-use crate::launch::{Programmed, Route, Shares};
+use crate::api::FIELD_MANAGER;
+use crate::launch::{Programmed, Route, RouteVersion, Shares};
 use crate::revision::names::{SERVICE_PORT, hash_in};
 
 /// Reads the route of an agent.
 pub fn read(route: &HTTPRoute, agent: &str) -> Route {
-    Route::Seen { shares: shares(route, agent), programmed: programmed(route) }
+    Route::Seen { shares: shares(route, agent), programmed: programmed(route, "spec.traffic.gateway") }
 }
 
-/// The largest share, in percent and rounded up, that a revision other than `stable` could get in any rule of the route.
+/// The largest share of the agent's traffic, in percent and rounded up, that a revision other than `stable` could get in any
+/// rule of the route.
 ///
-/// The agent's Service counts as stable, which it selects. `None`: there is no stable revision, and all count.
+/// The agent's Service counts as stable, which it selects; other backends of a rule do not count. `stable` is `None`: there
+/// is no stable revision, and all count.
 pub fn canary_share(route: &HTTPRoute, agent: &str, stable: Option<&str>) -> i32 {
     let other = |backend: &&BackendRef| hash_in(agent, &backend.name).is_some_and(|hash| Some(&*hash) != stable);
+    let own = |backend: &&BackendRef| backend.name == agent || hash_in(agent, &backend.name).is_some();
     let share = |backends: &Vec<BackendRef>| {
         let sum = |part: i64, backend: &BackendRef| part + i64::from(backend.share().max(0));
-        let all = backends.iter().fold(0, sum);
+        let all = backends.iter().filter(own).fold(0, sum);
         let part = backends.iter().filter(other).fold(0, sum);
         if all == 0 { 0 } else { (part * 100 + all - 1) / all }
     };
     let rules = route.spec.rules.iter().flatten();
     let largest = rules.filter_map(|rule| rule.backend_refs.as_ref()).map(share).max();
     largest.and_then(|share| i32::try_from(share).ok()).unwrap_or_default()
+}
+
+/// Which version of a route it is, and whose.
+pub fn version(route: &HTTPRoute) -> RouteVersion {
+    RouteVersion { generation: route.metadata.generation.unwrap_or_default(), rules_by: rules_by(route) }
+}
+
+/// The field manager that wrote the rules last, when that was not Sluice.
+fn rules_by(route: &HTTPRoute) -> Option<String> {
+    let of_rules = |entry: &&ManagedFieldsEntry| {
+        let fields = entry.fields_v1.as_ref().filter(|_| entry.subresource.as_deref().unwrap_or_default().is_empty());
+        fields.is_some_and(|fields| fields.0.pointer("/f:spec/f:rules").is_some())
+    };
+    let last =
+        route.managed_fields().iter().filter(of_rules).max_by_key(|entry| entry.time.as_ref().map(|time| time.0))?;
+    last.manager.clone().filter(|manager| manager != FIELD_MANAGER)
 }
 
 /// Whether a rule sends anything to the agent.
@@ -42,6 +64,9 @@ pub(super) fn is_ours(backend: &BackendRef, agent: &str, namespace: &str) -> boo
 
 /// The shares of all rules that send anything to the agent; they must agree.
 fn shares(route: &HTTPRoute, agent: &str) -> Shares {
+    if let Some(matched) = matched(route, agent) {
+        return matched;
+    }
     let namespace = route.namespace().unwrap_or_default();
     let rules = route.spec.rules.iter().flatten();
     let mut ours =
@@ -86,13 +111,13 @@ fn foreign(backends: &[BackendRef]) -> Shares {
     Shares::Foreign(format!("the HTTPRoute shares the traffic as [{}]", told.join(", ")))
 }
 
-/// Whether every parent has taken this generation.
-fn programmed(route: &HTTPRoute) -> Programmed {
+/// Whether every parent has taken this generation. `named_in` is where a person corrects the parents.
+pub(super) fn programmed(route: &HTTPRoute, named_in: &str) -> Programmed {
     let parents = route.spec.parent_refs.as_deref().unwrap_or_default();
     if parents.is_empty() {
         return Programmed::Refused("the HTTPRoute names no gateway".to_owned());
     }
-    let answers: Vec<_> = parents.iter().map(|parent| answer(route, parent)).collect();
+    let answers: Vec<_> = parents.iter().map(|parent| answer(route, parent, named_in)).collect();
     let refused = answers.iter().find(|answer| matches!(answer, Programmed::Refused(_)));
     let silent = answers.iter().find(|answer| matches!(answer, Programmed::Silent(_)));
     match refused.or(silent) {
@@ -103,10 +128,10 @@ fn programmed(route: &HTTPRoute) -> Programmed {
 }
 
 /// What one parent says. Where several controllers answer for it (a gateway changed hands), one that took the route is enough.
-fn answer(route: &HTTPRoute, parent: &ParentReference) -> Programmed {
+fn answer(route: &HTTPRoute, parent: &ParentReference, named_in: &str) -> Programmed {
     let namespace = route.namespace().unwrap_or_default();
     let mut answer = Programmed::Silent(format!(
-        "{} says nothing about the HTTPRoute: create it, see to it that its controller runs, or correct spec.traffic.gateway",
+        "{} says nothing about the HTTPRoute: create it, see to it that its controller runs, or correct {named_in}",
         parent.told(&namespace)
     ));
     let parents = route.status.iter().flat_map(|status| &status.parents);
@@ -122,7 +147,7 @@ fn answer(route: &HTTPRoute, parent: &ParentReference) -> Programmed {
         }
         if let Some(no) = conditions.into_iter().flatten().find(|condition| condition.status == "False") {
             let parent = parent.told(&namespace);
-            let mend = mend(&no.reason);
+            let mend = mend(&no.reason, named_in);
             answer =
                 Programmed::Refused(format!("{parent} refuses the HTTPRoute: {}: {}; {mend}", no.reason, no.message));
         } else if matches!(answer, Programmed::Silent(_)) {
@@ -133,13 +158,17 @@ fn answer(route: &HTTPRoute, parent: &ParentReference) -> Programmed {
 }
 
 /// What to do about a reason of Gateway API.
-fn mend(reason: &str) -> &'static str {
+fn mend(reason: &str, named_in: &str) -> String {
     match reason {
-        "NotAllowedByListeners" => "allow routes of this namespace in the listener's allowedRoutes",
-        "NoMatchingListenerHostname" => "correct spec.traffic.gateway.hostnames, or the listener's hostname",
-        "NoMatchingParent" => "correct sectionName in spec.traffic.gateway.parentRefs",
-        "BackendNotFound" => "it follows by itself once the Service exists",
-        "RefNotPermitted" => "add a ReferenceGrant",
-        _ => "correct spec.traffic.gateway, or the gateway",
+        "NotAllowedByListeners" => "allow routes of this namespace in the listener's allowedRoutes".to_owned(),
+        "NoMatchingListenerHostname" if named_in.starts_with("spec.") => {
+            format!("correct {named_in}.hostnames, or the listener's hostname")
+        }
+        "NoMatchingListenerHostname" => "correct the HTTPRoute's hostnames, or the listener's hostname".to_owned(),
+        "NoMatchingParent" if named_in.starts_with("spec.") => format!("correct sectionName in {named_in}.parentRefs"),
+        "NoMatchingParent" => format!("correct sectionName in {named_in}"),
+        "BackendNotFound" => "it follows by itself once the Service exists".to_owned(),
+        "RefNotPermitted" => "add a ReferenceGrant".to_owned(),
+        _ => format!("correct {named_in}, or the gateway"),
     }
 }

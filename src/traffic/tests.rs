@@ -1,5 +1,7 @@
 //! Routes as an API server holds them: read, edited, and nothing lost.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -7,6 +9,8 @@ use super::*;
 use crate::api::{Gateway, Outcome, annotations};
 use crate::children::Owner;
 use crate::launch::{Decision, Programmed, Route, Shares};
+
+mod adopted;
 
 const H1: &str = "1111111111";
 const H2: &str = "2222222222";

@@ -371,7 +371,9 @@ impl Agent {
         if !manifest["spec"]["traffic"]["gateway"].is_null() {
             let parent = json!({"name": set("GATEWAY_NAME")?, "namespace": set("GATEWAY_NAMESPACE")?});
             manifest["spec"]["traffic"]["gateway"] = json!({"parentRefs": [parent], "hostnames": [host]});
-        } else if let Some(spec) = manifest["spec"].as_object_mut() {
+        } else if manifest["spec"]["traffic"]["httpRoute"].is_null()
+            && let Some(spec) = manifest["spec"].as_object_mut()
+        {
             spec.remove("traffic");
         }
         let agent = Self { cluster: cluster.clone(), namespace, name, host, manifest: std::sync::Mutex::new(manifest) };
@@ -469,20 +471,19 @@ impl Agent {
 
     /// Begins streamed runs of so many seconds through the gateway; each has told its first line.
     pub async fn streams(&self, seconds: u64, count: usize) -> anyhow::Result<Streams> {
-        self.until_answered().await?;
+        self.until_answered(&self.requests()).await?;
         let config = load::Config::new(&self.cluster.gateway_url).host(&self.host);
         Streams::open(&config, seconds, count).await
     }
 
     /// Waits until the gateway answers for the agent.
-    async fn until_answered(&self) -> anyhow::Result<load::Config> {
-        let config = load::Config::new(format!("{}/run", self.cluster.gateway_url)).host(&self.host);
+    async fn until_answered(&self, config: &load::Config) -> anyhow::Result<()> {
         let began = Instant::now();
-        while let Err(error) = load::probe(&config).await {
+        while let Err(error) = load::probe(config).await {
             ensure!(began.elapsed() < PATIENCE, "the gateway does not answer for {}: {error:#}", self.host);
             tokio::time::sleep(Duration::from_millis(100)).await; // nothing tells when a gateway begins to answer
         }
-        Ok(config)
+        Ok(())
     }
 
     /// Waits until the Deployment of a revision asks for so many pods.
@@ -517,8 +518,21 @@ impl Agent {
 
     /// Waits until the gateway answers for the agent, then sends so many requests a second.
     pub async fn load(&self, rate: u32) -> anyhow::Result<Load> {
-        let config = self.until_answered().await?;
-        Load::start(&load::Config { rate, ..config })
+        self.send(load::Config { rate, ..self.requests() }).await
+    }
+
+    /// The same with one more header.
+    pub async fn load_with(&self, rate: u32, (name, value): (&str, &str)) -> anyhow::Result<Load> {
+        self.send(load::Config { rate, ..self.requests().header(name, value) }).await
+    }
+
+    fn requests(&self) -> load::Config {
+        load::Config::new(format!("{}/run", self.cluster.gateway_url)).host(&self.host)
+    }
+
+    async fn send(&self, config: load::Config) -> anyhow::Result<Load> {
+        self.until_answered(&config).await?;
+        Load::start(&config)
     }
 
     /// Reasons and notes of the agent's Events, oldest first.

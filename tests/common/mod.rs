@@ -170,10 +170,10 @@ where
 /// A status in which every field is present.
 pub fn full_status() -> Value {
     let at = "2026-11-21T02:00:00Z";
-    let launch = serde_json::json!({
+    let mut launch = serde_json::json!({
         "number": 42, "id": "refund-agent-42", "revision": "b20de4", "stable": "7f3c91", "trusted": true, "planHash": "44d0",
         "phase": "RollingBack", "outcome": "RolledBack", "reason": "errors-doubled", "message": "error_rate 2.1%", "justification": "replay passed",
-        "stage": 1, "stageName": "canary-1", "stages": 4, "weight": 5, "served": true, "stableSize": 4,
+        "stage": 1, "stageName": "canary-1", "stages": 4, "weight": 5, "served": true, "stableSize": 4, "match": [{"headers": [{"name": "x-risk", "value": "low"}]}],
         "startedAt": at, "enteredAt": at, "beganAt": at, "pausedAt": at, "pausedSeconds": 60, "held": true,
         "verdicts": [{"gate": "success", "verdict": "Insufficient", "message": "140/200 samples"}], "verdictsAt": at,
         "breaches": [{"trigger": "errors-doubled", "since": at, "firstSeen": at, "lastSeen": at}],
@@ -184,6 +184,8 @@ pub fn full_status() -> Value {
             "at": at,
         }],
     });
+    launch["shared"] = serde_json::json!({"weight": 5, "generation": 7, "readBack": true});
+    launch["contest"] = serde_json::json!({"times": 3, "at": at, "by": "argocd-controller"});
     serde_json::json!({
         "observedGeneration": 3, "replicas": 4, "selector": "sluice.dev/agent=refund-agent",
         "summary": {"stable": "7f3c91", "canary": "b20de4", "stage": "canary-1 2/4", "weight": "5%", "verdict": "Insufficient", "reason": "140/200"},

@@ -104,6 +104,7 @@ fn happen(sim: &mut Sim, happening: &Happening) {
         Happening::Drift(share) => {
             if let Route::Seen { shares: Shares::Split { weight, .. }, .. } = &mut sim.seen.route {
                 *weight = *share;
+                sim.seen.route_version.generation += 1;
             }
         }
         Happening::GatewayPending => {

@@ -43,6 +43,8 @@ pub struct Config {
     pub url: String,
     /// The Host header, if it is not the URL's: the hostname of the gateway's route.
     pub host: Option<String>,
+    /// One more header, such as a route's rules match.
+    pub header: Option<(String, String)>,
     /// Requests per second, 1 to 1000.
     pub rate: u32,
     /// How many kept-alive connections take turns.
@@ -64,6 +66,7 @@ impl Config {
         Self {
             url: url.into(),
             host: None,
+            header: None,
             rate: 40,
             kept_connections: 4,
             fresh_every: 4,
@@ -77,6 +80,13 @@ impl Config {
     #[must_use]
     pub fn host(mut self, host: impl Into<String>) -> Self {
         self.host = Some(host.into());
+        self
+    }
+
+    /// The same with one more header.
+    #[must_use]
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.header = Some((name.into(), value.into()));
         self
     }
 }
@@ -365,6 +375,7 @@ pub async fn probe(config: &Config) -> anyhow::Result<String> {
 pub(crate) struct Target {
     url: Url,
     host: Option<header::HeaderValue>,
+    header: Option<(header::HeaderName, header::HeaderValue)>,
     kept: Vec<Client>,
     fresh: Client,
     fresh_every: u64,
@@ -382,8 +393,10 @@ impl Target {
             .map(header::HeaderValue::from_str)
             .transpose()
             .context("load: the host cannot be a header")?;
+        let named = |(name, value): &(String, String)| anyhow::Ok((name.parse()?, value.parse()?));
+        let header = config.header.as_ref().map(named).transpose().context("load: no such header can be sent")?;
         let kept = (0..config.kept_connections).map(|_| client(config, 1)).collect::<Result<_, _>>()?;
-        Ok(Self { url, host, kept, fresh: client(config, 0)?, fresh_every: config.fresh_every })
+        Ok(Self { url, host, header, kept, fresh: client(config, 0)?, fresh_every: config.fresh_every })
     }
 
     fn client(&self, number: u64) -> (&Client, bool) {
@@ -403,6 +416,9 @@ impl Target {
         let mut request = client.post(self.url.clone());
         if let Some(host) = &self.host {
             request = request.header(header::HOST, host.clone());
+        }
+        if let Some((name, value)) = &self.header {
+            request = request.header(name, value);
         }
         request.send().await
     }

@@ -1,0 +1,228 @@
+//! A user's own HTTPRoute: shared, contested, put back.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use k8s_openapi::api::core::v1::Service;
+use kube::ResourceExt as _;
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::runtime::wait::{await_condition, conditions::is_deleted};
+use serde_json::{Value, json};
+use sluice::api::{AgentDeployment, Outcome};
+
+use crate::cluster::{Agent, Cluster, Manifest, PATIENCE, condition, launch, until};
+use crate::{half_fails, holding, shared};
+
+/// Who applies the route, as a GitOps tool would.
+const GIT: &str = "gitops";
+
+/// The user's route: a rule of the agent's own, one that it has with another Service, one that is none of its business.
+fn route(agent: &str, host: &str) -> anyhow::Result<Value> {
+    let gateway = |name: &str| std::env::var(name).context("the gateway is not set");
+    let path = |path: &str| json!([{"path": {"type": "PathPrefix", "value": path}}]);
+    Ok(json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": "shop"},
+        "spec": {
+            "parentRefs": [{"name": gateway("GATEWAY_NAME")?, "namespace": gateway("GATEWAY_NAMESPACE")?}],
+            "hostnames": [host],
+            "rules": [
+                {"matches": path("/run"), "backendRefs": [{"name": agent, "port": 80}]},
+                {
+                    "matches": path("/both"), "timeouts": {"request": "30s"},
+                    "backendRefs": [{"name": "foreign", "port": 80, "weight": 1}, {"name": agent, "port": 80, "weight": 3}],
+                },
+                {"matches": path("/foreign"), "backendRefs": [{"name": "foreign", "port": 80}]},
+            ],
+        },
+    }))
+}
+
+/// An agent that shares the route `shop`.
+async fn sharing(cluster: &Cluster, manifest: Manifest) -> anyhow::Result<(Agent, Value)> {
+    let manifest = manifest.with("/spec/traffic", json!({"httpRoute": {"name": "shop"}}));
+    let agent = Agent::apply(cluster, manifest).await?;
+    let port = json!([{"name": "http", "port": 80, "targetPort": 8080}]);
+    let foreign = json!({"metadata": {"name": "foreign"}, "spec": {"ports": port, "selector": {"app": "nobody"}}});
+    agent.all::<Service>().create(&PostParams::default(), &serde_json::from_value(foreign)?).await?;
+    let git = apply(&agent).await?;
+    Ok((agent, git))
+}
+
+/// Applies the route as Git has it, and returns its spec as the API server holds it.
+async fn apply(agent: &Agent) -> anyhow::Result<Value> {
+    let git = route(&agent.name, &agent.host)?;
+    let applied = agent.routes().patch("shop", &PatchParams::apply(GIT).force(), &Patch::Apply(&git)).await?;
+    Ok(applied.data["spec"].clone())
+}
+
+fn weights(route: &DynamicObject, rule: usize) -> Vec<i64> {
+    let backends = route.data["spec"]["rules"][rule]["backendRefs"].as_array().into_iter().flatten();
+    backends.map(|backend| backend["weight"].as_i64().unwrap_or(1)).collect()
+}
+
+async fn until_at_rest(agent: &Agent, git: &Value) -> anyhow::Result<DynamicObject> {
+    let same = |route: &DynamicObject| route.data["spec"] == *git;
+    until(&agent.routes(), "shop", "as Git has it", PATIENCE, same).await
+}
+
+#[tokio::test]
+async fn a_users_route_is_shared_and_comes_back_byte_for_byte_and_no_request_is_lost() -> anyhow::Result<()> {
+    let (_turn, cluster) = shared().await?;
+    let (agent, git) = sharing(&cluster, Manifest::example("adopts")?).await?;
+    agent.until_first_stable().await?;
+    let load = agent.load(40).await?;
+
+    agent.prompt("Refund what was paid. Be friendly.", &json!({})).await?;
+    agent.until_in_stage(2, "tenth").await?;
+    let shared = agent.routes().get("shop").await?;
+    ensure!(weights(&shared, 0) == [90, 10], "{:?}", weights(&shared, 0));
+    ensure!(weights(&shared, 1) == [100, 270, 30], "{:?}", weights(&shared, 1));
+    ensure!(shared.data["spec"]["rules"][2] == git["rules"][2], "the third rule changed: {shared:?}");
+    ensure!(shared.owner_references().is_empty() && shared.labels().is_empty(), "{:?}", shared.metadata);
+    agent.until_ended(2, Outcome::Succeeded).await?;
+    until_at_rest(&agent, &git).await?;
+
+    agent.prompt("Be generous.", &half_fails()).await?;
+    agent.until_ended(3, Outcome::RolledBack).await?;
+    let rested = until_at_rest(&agent, &git).await?;
+    let said = rested.annotations().get("sluice.dev/adopts.decision").cloned();
+    ensure!(said.as_deref() == Some("RolledBack"), "{:?}", rested.annotations());
+    let answers = load.stop().await;
+    println!("adopted: {} requests, {} lost", answers.sent, answers.lost);
+    ensure!(answers.lost == 0, "{:?}", answers.losses);
+    agent.done().await
+}
+
+#[tokio::test]
+async fn an_agent_that_is_deleted_in_a_launch_leaves_the_route_as_it_was() -> anyhow::Result<()> {
+    let (_turn, cluster) = shared().await?;
+    let (agent, git) = sharing(&cluster, holding("leaves")?).await?;
+    agent.until_first_stable().await?;
+    agent.prompt("Second.", &json!({})).await?;
+    agent.until_in_stage(2, "hold").await?;
+    delete(&agent).await?;
+    let left = agent.routes().get("shop").await?;
+    ensure!(left.data["spec"] == git, "the route is {}", left.data["spec"]);
+    ensure!(left.annotations().is_empty(), "left behind: {:?}", left.annotations());
+    agent.done().await
+}
+
+/// Deletes an agent and waits until it is gone.
+async fn delete(agent: &Agent) -> anyhow::Result<()> {
+    let uid = agent.now().await?.uid().unwrap_or_default();
+    agent.api().delete(&agent.name, &DeleteParams::background()).await?;
+    let gone = await_condition(agent.api(), &agent.name, is_deleted(&uid));
+    tokio::time::timeout(PATIENCE, gone).await.context("it is still there")??;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_agent_whose_route_is_gone_can_be_deleted() -> anyhow::Result<()> {
+    let (_turn, cluster) = shared().await?;
+    let (agent, _) = sharing(&cluster, holding("orphan")?).await?;
+    agent.until_first_stable().await?;
+    agent.prompt("Second.", &json!({})).await?;
+    agent.until_in_stage(2, "hold").await?;
+    agent.routes().delete("shop", &DeleteParams::default()).await?;
+    let stalled = |agent: &AgentDeployment| {
+        condition(agent, "Stalled").starts_with("True RouteUnusable HTTPRoute shop does not exist: create it")
+    };
+    agent.until("told of", stalled).await?;
+    delete(&agent).await?;
+    agent.done().await
+}
+
+/// A loop that applies the route as Git has it, every five seconds.
+fn gitops(agent: &Agent, client_side: bool) -> anyhow::Result<tokio::task::JoinHandle<()>> {
+    let (routes, cluster, namespace) = (agent.routes(), agent.cluster.clone(), agent.namespace.clone());
+    let git = route(&agent.name, &agent.host)?;
+    Ok(tokio::spawn(async move {
+        loop {
+            if client_side {
+                let arguments = ["-n", &namespace, "apply", "-f", "-"];
+                drop(cluster.run("KUBECTL", &arguments, Some(&git.to_string())).await);
+            } else {
+                drop(routes.patch("shop", &PatchParams::apply(GIT).force(), &Patch::Apply(&git)).await);
+            }
+            tokio::time::sleep(Duration::from_secs(5)).await; // the loop is what is tested
+        }
+    }))
+}
+
+async fn contested(name: &str, client_side: bool, who: &str) -> anyhow::Result<()> {
+    let (_turn, cluster) = shared().await?;
+    let (agent, git) = sharing(&cluster, holding(name)?).await?;
+    let first = agent.until_first_stable().await?;
+    let load = agent.load(20).await?;
+    let git_loop = gitops(&agent, client_side)?;
+    agent.prompt("Second.", &json!({})).await?;
+    let words = format!("True RouteContested {who} overwrites the shared backends");
+    agent.until("contested", |agent| condition(agent, "Stalled").starts_with(&words)).await?;
+    until_at_rest(&agent, &git).await?;
+    ensure!(launch(&agent.now().await?).is_some_and(|launch| launch.weight == 0), "it still has a weight");
+
+    git_loop.abort();
+    agent.until("shared again", |agent| launch(agent).is_some_and(|l| l.weight == 10 && l.began_at.is_some())).await?;
+    agent.prompt("Refund what was paid.", &json!({})).await?;
+    agent.until_ended(2, Outcome::Aborted).await?;
+    until_at_rest(&agent, &git).await?;
+    let answers = load.stop().await;
+    println!("contested by {who}: {} requests, {} lost", answers.sent, answers.lost);
+    ensure!(answers.lost == 0 && answers.answered_by(&first) > 0, "{:?}", answers.losses);
+    agent.done().await
+}
+
+#[tokio::test]
+async fn a_loop_of_server_side_applies_holds_the_launch_and_is_named() -> anyhow::Result<()> {
+    contested("serverside", false, GIT).await
+}
+
+#[tokio::test]
+async fn a_loop_of_client_side_applies_holds_the_launch_and_is_named() -> anyhow::Result<()> {
+    contested("clientside", true, "kubectl-client-side-apply").await
+}
+
+/// Two stages of matching requests; the last one shares all.
+#[tokio::test]
+async fn a_share_of_some_requests_reaches_no_others_and_no_request_is_lost() -> anyhow::Result<()> {
+    let (_turn, cluster) = shared().await?;
+    let low = json!([{"headers": [{"name": "x-risk", "value": "low"}]}]);
+    let stages = json!([
+        {"name": "low", "traffic": 40, "match": low, "minDuration": "10s"},
+        {"name": "all", "traffic": 50, "minDuration": "1h"},
+    ]);
+    let (agent, git) = sharing(&cluster, Manifest::example("matches")?.with("/spec/launch/stages", stages)).await?;
+    let first = agent.until_first_stable().await?;
+    let (plain, low) = (agent.load(20).await?, agent.load_with(20, ("x-risk", "low")).await?);
+    agent.prompt("Second.", &json!({})).await?;
+    let second = agent.until_in_stage(2, "low").await?.revision;
+    let shared = agent.routes().get("shop").await?;
+    ensure!(shared.data["spec"]["rules"].as_array().map(Vec::len) == Some(5), "{}", shared.data["spec"]);
+    let begun = low.snapshot();
+    let wide = |agent: &AgentDeployment| launch(agent).is_some_and(|launch| launch.stage_name == "all");
+    agent.until("past its first stage", wide).await?;
+    let (others, passed) = (plain.snapshot(), low.snapshot());
+    let answers = |revision: &str| passed.answered_by(revision) - begun.answered_by(revision);
+    let (old, new) = (answers(&first), answers(&second));
+    println!(
+        "of what matches stable answered {old}, the canary {new}; of all others the canary {}",
+        others.answered_by(&second)
+    );
+    ensure!(others.answered_by(&second) == 0, "the canary answered requests that do not match");
+    ensure!(old + new >= 100 && new * 4 >= old && new <= old * 2, "at 40% stable answered {old}, the canary {new}");
+
+    agent.until_in_stage(2, "all").await?;
+    ensure!(
+        agent.routes().get("shop").await?.data["spec"]["rules"].as_array().map(Vec::len) == Some(3),
+        "a rule is left"
+    );
+    agent.prompt("Refund what was paid.", &json!({})).await?;
+    agent.until_ended(2, Outcome::Aborted).await?;
+    until_at_rest(&agent, &git).await?;
+    for load in [plain, low] {
+        let answers = load.stop().await;
+        println!("matching: {} requests, {} lost", answers.sent, answers.lost);
+        ensure!(answers.lost == 0, "{:?}", answers.losses);
+    }
+    agent.done().await
+}
