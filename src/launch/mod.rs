@@ -9,6 +9,7 @@ mod forward;
 mod gates;
 mod observation;
 mod plan;
+pub mod promises;
 mod report;
 mod retire;
 mod step;

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::launch::promises::{self, Decided};
 
 /// What may happen in one second.
 #[derive(Clone, Debug)]
@@ -106,64 +107,11 @@ fn pass(sim: &mut Sim, crash: bool) {
     sim.settle();
 }
 
-/// The promises that one decision can break.
+/// The promises that one decision can break, each written once.
 fn promises(before: &Sim, step: &Step) {
-    let running = step.state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
-    // 1. Weight bound.
-    if let (Some(Shares::Split { canary, weight, .. }), Some(launch)) = (&step.wanted.shares, running) {
-        let bound = match launch.phase {
-            Phase::Progressing => before.plan.stages[usize::try_from(launch.stage).unwrap()].weight,
-            Phase::Promoting => 100,
-            Phase::RollingBack | Phase::Complete => before.state.launch.as_ref().map_or(0, |launch| launch.weight),
-        };
-        assert!(*weight <= bound, "weight {weight} above {bound}");
-        // 6. Finality: a weight never rises for a rejected revision.
-        let rejected = step.state.rejected.iter().any(|rejected| rejected.revision == *canary);
-        let now = match &before.seen.route {
-            Route::Seen { shares: Shares::Split { weight, canary: seen, .. }, .. } if seen == canary => *weight,
-            _ => 0,
-        };
-        assert!(
-            !rejected || *weight <= now.max(before.state.launch.as_ref().map_or(0, |launch| launch.weight)),
-            "a rejected revision rises"
-        );
-        // Going up, write why first: a weight that is asked for was in the status before, or is written with it now.
-        assert!(*weight <= launch.weight || step.wanted.falling);
-        // 4. Order: the share has its pods before it has its traffic.
-        if *weight > now && launch.phase != Phase::RollingBack && before.seen.replicas > 0 {
-            let ready = before.seen.pods.get(canary).map_or(0, |pods| pods.ready);
-            assert!(
-                ready > 0 || before.state.launch.as_ref().is_some_and(|launch| launch.weight == *weight),
-                "traffic before pods"
-            );
-        }
-    }
-    // 2. No promotion without proof: a stage is left only when its gates pass now.
-    if let (Some(old), Some(new)) = (&before.state.launch, &step.state.launch)
-        && old.id == new.id
-        && old.plan_hash == new.plan_hash
-        && old.phase == Phase::Progressing
-        && (new.stage > old.stage || new.phase == Phase::Promoting)
-    {
-        let verdict = before.verdicts.get("success").copied().unwrap_or(Verdict::Pass);
-        assert_eq!(verdict, Verdict::Pass, "left a stage on {verdict:?}");
-        assert!(!before.seen.paused, "left a stage while paused");
-    }
-    // 3. Rollback wins: a bypass is answered in the pass that sees it.
-    if let Some(old) = before.state.launch.as_ref().filter(|l| matches!(l.phase, Phase::Progressing | Phase::Promoting))
-        && before.verdicts.get("bypass") == Some(&Verdict::Fail)
-        && before.now > old.started_at
-    {
-        let new = step.state.launch.as_ref().unwrap();
-        assert!(matches!(new.phase, Phase::RollingBack | Phase::Complete), "a fired trigger was not obeyed: {new:?}");
-    }
-    // The agent's Service never leaves stable without a promotion.
-    if let (Some(service), Some(stable)) = (&step.wanted.service, &step.state.stable)
-        && *service != stable.revision
-    {
-        assert!(running.is_some_and(|launch| launch.phase == Phase::Promoting
-            && launch.weight == 100
-            && launch.revision == *service));
+    let decided = Decided { plan: &before.plan, before: &before.state, seen: &before.seen, now: before.now, step };
+    if let Err(broken) = promises::of_a_decision(&decided) {
+        panic!("{broken}\nbefore: {:#?}\nseen: {:#?}\nafter: {step:#?}", before.state, before.seen);
     }
 }
 
