@@ -10,6 +10,7 @@ pub mod config;
 mod context;
 mod elector;
 mod error;
+mod guard;
 mod leader;
 mod metrics;
 mod observe;

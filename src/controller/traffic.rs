@@ -13,9 +13,10 @@ use super::context::{Context, Key};
 use super::perform::{FIELD_MANAGER, same_service};
 use super::prepare::Prepared;
 use super::reconcile::key;
-use super::{Error, revisions};
+use super::{Error, guard, revisions};
 use crate::api::{AgentDeployment, Phase};
 use crate::children::{self, Owner};
+use crate::launch::promises::Rise;
 use crate::launch::{Decision, Observation, Route, Shares, Step};
 use crate::traffic::{self, HTTPRoute, Mark};
 
@@ -86,7 +87,11 @@ async fn route(
     let stable = step.state.stable.as_ref().map(|stable| stable.revision.as_str());
     let share = |route: &HTTPRoute| traffic::canary_share(route, name, stable);
     if share(&edited) > share(&live) {
-        may_rise(ctx, agent, step, traffic::decision(live.annotations()).as_ref()).await?;
+        let canary = match shares {
+            Shares::Split { canary, .. } => canary.as_str(),
+            Shares::AtRest | Shares::Foreign(_) => name,
+        };
+        may_rise(ctx, agent, step, (canary, share(&edited)), traffic::decision(live.annotations()).as_ref()).await?;
     }
     let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
     ctx.calls.write("update", "HTTPRoute", name, api.replace(name, &params, &edited)).await.map(drop)
@@ -117,6 +122,7 @@ async fn may_rise(
     ctx: &Context,
     agent: &AgentDeployment,
     step: &Step,
+    (revision, to): (&str, i32),
     written: Option<&Decision>,
 ) -> Result<(), Error> {
     let key = key(agent);
@@ -131,7 +137,10 @@ async fn may_rise(
             && fresh.uid() == agent.uid()
             && fresh.status.is_some_and(|status| status.state == step.state)
     });
-    if same { Ok(()) } else { Err(Error::Stale(format!("AgentDeployment {}", key.1))) }
+    if !same {
+        return Err(Error::Stale(format!("AgentDeployment {}", key.1)));
+    }
+    guard::rise(ctx, &key, &Rise { revision, to, committed: &step.state, written })
 }
 
 /// The agent's Service: it selects the stable revision, and moves when the canary has all the traffic.
@@ -168,9 +177,9 @@ async fn service(
         return Ok(());
     }
     let stable = step.state.stable.as_ref().map(|stable| stable.revision.as_str());
-    if wanted.is_some() && wanted != stable {
+    if let Some(canary) = wanted.filter(|wanted| stable != Some(*wanted)) {
         let written = live.as_ref().and_then(|service| traffic::decision(service.annotations()));
-        may_rise(ctx, agent, step, written.as_ref()).await?;
+        may_rise(ctx, agent, step, (canary, 100), written.as_ref()).await?;
     }
     let marks = mark(ctx, step).annotations();
     let revision = match revision {
