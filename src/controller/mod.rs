@@ -8,7 +8,7 @@ mod calls;
 mod commit;
 pub mod config;
 mod context;
-mod elector;
+pub(crate) mod elector;
 mod error;
 mod guard;
 mod leader;
