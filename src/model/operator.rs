@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::world::{Cache, INSTANT, Late, NOW, Refused, Spec, TICK, World, Write, older, older_state};
+use super::world::{Cache, INSTANT, Late, NOW, Refused, Spec, TICK, World, Write, older, older_state, past};
 use crate::api::{Phase, State};
 use crate::controller::elector::Elector;
 use crate::launch::promises::{self, Broken, Decided};
@@ -103,13 +103,13 @@ impl Operator {
             let cache = Arc::make_mut(cache);
             cache.0.values_mut().filter_map(|pods| pods.since.as_mut()).for_each(older);
             let decisions = cache.1.iter_mut().filter_map(|route| route.decision.as_mut());
-            decisions.chain(cache.2.decision.as_mut()).for_each(|decision| older(&mut decision.at));
+            decisions.chain(cache.2.decision.as_mut()).for_each(|decision| past(&mut decision.at));
         }
         if let Some(pass) = &mut self.pass {
             older_state(Arc::make_mut(&mut pass.before));
             let (_, step) = Arc::make_mut(&mut pass.decided);
             older_state(&mut step.state);
-            step.wanted.decision.iter_mut().for_each(|decision| older(&mut decision.at));
+            step.wanted.decision.iter_mut().for_each(|decision| past(&mut decision.at));
         }
     }
 }
@@ -310,7 +310,7 @@ impl World {
         if !step.wanted.falling && Some(&live.shares) != seen_shares && live.shares != *shares {
             return Err(Refused);
         }
-        if live.shares == *shares {
+        if live.shares == *shares && !self.needs_mark(step, live.decision.as_ref()) {
             return Ok(None);
         }
         let stable = step.state.stable.as_ref().map(|stable| stable.revision.as_str());
@@ -326,7 +326,9 @@ impl World {
         let step = &pass.decided.1;
         let launching = step.state.launch.as_ref().is_some_and(|launch| launch.phase != Phase::Complete);
         let cached = cache.map_or(&self.service, |cache| &cache.2);
-        if (!launching && cached.revision == step.wanted.service) || self.service.revision == step.wanted.service {
+        let marked = !self.needs_mark(step, self.service.decision.as_ref());
+        let right = self.service.revision == step.wanted.service && marked;
+        if (!launching && cached.revision == step.wanted.service) || right {
             return Ok(None);
         }
         let stable = step.state.stable.as_ref().map(|stable| &stable.revision);
@@ -346,6 +348,13 @@ impl World {
         let taken_back = written.is_some_and(|decision| launch.is_some_and(|launch| launch.id == decision.launch));
         let same = pass.spec_fresh && *self.state == pass.decided.1.state;
         if same && !taken_back { Ok(()) } else { Err(Refused) }
+    }
+
+    /// A launch that is taken back says so on the object, if only to be in the way of a rise that is still under way.
+    fn needs_mark(&self, step: &Step, written: Option<&Decision>) -> bool {
+        let launch = step.state.launch.as_ref().filter(|launch| launch.phase == Phase::RollingBack);
+        self.rules.falls_are_marked
+            && launch.is_some_and(|launch| written.is_none_or(|written| written.launch != launch.id))
     }
 
     fn mark(&self, step: &Step) -> (Option<Decision>, Option<String>) {

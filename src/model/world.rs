@@ -54,6 +54,8 @@ pub(super) struct Rules {
     pub(super) decision_written: bool,
     /// Status and route are guarded by `resourceVersion`.
     pub(super) versions: bool,
+    /// A launch that is taken back marks route and Service even where its weight is 0 already.
+    pub(super) falls_are_marked: bool,
     /// Leadership is asked for before each write.
     pub(super) leadership: bool,
     /// A write with a lower epoch than the object's is refused.
@@ -75,6 +77,7 @@ impl Rules {
         status_first: true,
         decision_written: true,
         versions: true,
+        falls_are_marked: true,
         leadership: true,
         fencing: false,
         one_writer: false,
@@ -654,7 +657,10 @@ impl World {
 
     fn rises(&self, revision: &str, to: i32, written: Option<&Decision>, late: bool) -> Result<(), Broken> {
         let rise = Rise { revision, to, committed: &self.state, written };
-        promises::of_a_rise(&rise)?;
+        match promises::of_a_rise(&rise) {
+            Err(broken) if late && broken.promise == "WriteWhyFirst" => {} // it is undone in the next pass
+            kept => kept?,
+        }
         let launch = self.state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
         if launch.is_some_and(|launch| self.taken_back.contains(&launch.id)) {
             let why = format!("{revision} was taken back on the route and rises to {to}%");
@@ -676,9 +682,9 @@ impl World {
             self.state = Arc::new(state);
         }
         for decision in self.route.iter_mut().filter_map(|route| route.decision.as_mut()) {
-            older(&mut decision.at);
+            past(&mut decision.at);
         }
-        self.service.decision.iter_mut().for_each(|decision| older(&mut decision.at));
+        self.service.decision.iter_mut().for_each(|decision| past(&mut decision.at));
         self.deployments.values_mut().filter_map(|pods| pods.since.as_mut()).for_each(older);
         for operator in &mut self.operators {
             operator.grow_older();
@@ -687,7 +693,7 @@ impl World {
             match &mut late.write {
                 Write::Status(state) => older_state(Arc::make_mut(state)),
                 Write::Route { decision, .. } | Write::Service { decision, .. } => {
-                    decision.iter_mut().for_each(|decision| older(&mut decision.at));
+                    decision.iter_mut().for_each(|decision| past(&mut decision.at));
                 }
                 _ => {}
             }
@@ -803,29 +809,27 @@ pub(super) fn older(at: &mut Timestamp) {
     *at = (*at - k8s_openapi::jiff::SignedDuration::try_from(TICK).unwrap()).max(old());
 }
 
+/// An instant that is only told, or only compared with what happens now: it is simply past.
+pub(super) fn past(at: &mut Timestamp) {
+    *at = old();
+}
+
 /// Everything that is remembered grows older. A new instant in [`State`] belongs here.
 pub(super) fn older_state(state: &mut State) {
-    state.stable.iter_mut().for_each(|it| older(&mut it.since));
+    state.stable.iter_mut().for_each(|it| past(&mut it.since));
+    state.trusted.iter_mut().for_each(|it| past(&mut it.since));
+    state.rejected.iter_mut().for_each(|it| past(&mut it.at));
     state.pending.iter_mut().for_each(|it| older(&mut it.since));
-    state.trusted.iter_mut().for_each(|it| older(&mut it.since));
-    state.rejected.iter_mut().for_each(|it| older(&mut it.at));
     state.retiring.iter_mut().for_each(|it| older(&mut it.since));
     let Some(launch) = &mut state.launch else { return };
-    older(&mut launch.started_at);
+    past(&mut launch.started_at);
+    [&mut launch.decided_at, &mut launch.breached_at, &mut launch.ended_at].into_iter().flatten().for_each(past);
     older(&mut launch.entered_at);
-    let optional = [
-        &mut launch.began_at,
-        &mut launch.paused_at,
-        &mut launch.verdicts_at,
-        &mut launch.decided_at,
-        &mut launch.breached_at,
-        &mut launch.ended_at,
-    ];
-    optional.into_iter().flatten().for_each(older);
+    [&mut launch.began_at, &mut launch.paused_at, &mut launch.verdicts_at].into_iter().flatten().for_each(older);
     launch.restarts.iter_mut().for_each(|it| older(&mut it.at));
     for breach in &mut launch.breaches {
+        past(&mut breach.first_seen);
         older(&mut breach.since);
-        older(&mut breach.first_seen);
         older(&mut breach.last_seen);
     }
 }
