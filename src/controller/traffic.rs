@@ -42,6 +42,13 @@ fn mark<'a>(ctx: &Context, step: &'a Step) -> Mark<'a> {
     Mark { epoch: ctx.calls.leadership.epoch(), launch, decision }
 }
 
+/// A launch that is taken back says so on route and Service even where its weight is 0 already: the write is in the way of
+/// a rise that left its operator before, and has not arrived.
+fn lacks_mark(step: &Step, written: Option<&Decision>) -> bool {
+    let launch = step.state.launch.as_ref().filter(|launch| launch.phase == Phase::RollingBack);
+    launch.is_some_and(|launch| written.is_none_or(|written| written.launch != launch.id))
+}
+
 /// The HTTPRoute: created at rest, then edited in place, and removed when the spec asks for none and nobody is split.
 async fn route(
     ctx: &Context,
@@ -80,8 +87,13 @@ async fn route(
         return remove(ctx, &key, &live).await;
     }
     let based = gateway.map_or_else(|| live.clone(), |gateway| traffic::with_base(&live, gateway));
-    let edited = reshared(based, name, shares, &mark(ctx, step));
-    if edited.spec == live.spec {
+    let (marks, unmarked) = (mark(ctx, step), lacks_mark(step, traffic::decision(live.annotations()).as_ref()));
+    let edited = if unmarked {
+        traffic::with_shares(&based, name, shares, &marks)
+    } else {
+        reshared(based, name, shares, &marks)
+    };
+    if edited.spec == live.spec && !unmarked {
         return Ok(());
     }
     let stable = step.state.stable.as_ref().map(|stable| stable.revision.as_str());
@@ -173,7 +185,8 @@ async fn service(
     if live.as_ref().is_some_and(|live| !owner.controls(live) && !falls(live)) {
         return Err(Error::Taken(format!("Service {name}"))); // even one that is right: no watch tells when it changes
     }
-    if live.as_ref().is_some_and(&right) {
+    let unmarked = |live: &Service| lacks_mark(step, traffic::decision(live.annotations()).as_ref());
+    if live.as_ref().is_some_and(|live| right(live) && !unmarked(live)) {
         return Ok(());
     }
     let stable = step.state.stable.as_ref().map(|stable| stable.revision.as_str());
