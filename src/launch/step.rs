@@ -2,7 +2,7 @@
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::back::{finish_rollback, must_end, take_back, written_decision};
+use super::back::{finish_rollback, must_end, overruled, take_back, written_decision};
 use super::forward::{begin, climb, follow_pause, follow_plan, promote};
 use super::retire::retire;
 use super::wanted::wanted;
@@ -14,7 +14,10 @@ pub fn step(plan: &Plan, state: &State, seen: &Observation, now: Timestamp) -> S
     let mut state = state.clone();
     let mut notes = Notes::default();
     state.launch = match state.launch.take() {
-        Some(launch) if launch.phase == Phase::Complete => begin(Some(launch), plan, &mut state, seen, now, &mut notes),
+        Some(launch) if launch.phase == Phase::Complete => match overruled(&launch, &mut state, seen) {
+            Some(fall) => Some(take_back(launch, &fall, &mut state, seen, now, &mut notes)),
+            None => begin(Some(launch), plan, &mut state, seen, now, &mut notes),
+        },
         None => begin(None, plan, &mut state, seen, now, &mut notes),
         Some(launch) => Some(go_on(launch, plan, &mut state, seen, now, &mut notes)),
     };
