@@ -83,8 +83,8 @@ impl Elector {
 impl Elector {
     /// The same candidate, this much later.
     pub(crate) fn aged(mut self, by: Duration) -> Self {
-        self.seen = self.seen.map(|(record, since)| (record, since - by));
-        self.led_since = self.led_since.map(|since| since - by);
+        self.seen = self.seen.map(|(record, since)| (record, since.checked_sub(by).unwrap()));
+        self.led_since = self.led_since.map(|since| since.checked_sub(by).unwrap());
         self
     }
 

@@ -178,8 +178,8 @@ fn weight_bound(decided: &Decided<'_>) -> Result<(), String> {
 /// 2. and 5. A stage is left only when each of its gates passes on data of its own window, and one stage at a time.
 fn proof(decided: &Decided<'_>) -> Result<(), String> {
     let launch = decided.step.state.launch.as_ref();
-    let begun = launch.filter(|launch| decided.before.launch.as_ref().is_none_or(|old| old.id != launch.id));
-    if let Some(launch) = begun {
+    let fresh = launch.filter(|launch| decided.before.launch.as_ref().is_none_or(|old| old.id != launch.id));
+    if let Some(launch) = fresh {
         let straight = launch.trusted || launch.stable.is_none();
         let fair =
             launch.weight == 0 && (launch.phase == Phase::Promoting) == straight && (straight || launch.stage == 0);

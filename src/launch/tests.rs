@@ -14,6 +14,7 @@ use crate::api::{
     standard_metrics,
 };
 
+mod promises;
 mod properties;
 mod scenarios;
 

@@ -139,9 +139,9 @@ impl World {
         let running = state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
         let cache = self.operators[index].cache.as_deref();
         let deployments = cache.map_or(&self.deployments, |cache| &cache.0);
-        let stale = cache.filter(|_| running.is_none());
-        let route = stale.map_or(&self.route, |cache| &cache.1).as_ref();
-        let service = stale.map_or(&self.service, |cache| &cache.2);
+        let resting = cache.filter(|_| running.is_none());
+        let route = resting.map_or(&self.route, |cache| &cache.1).as_ref();
+        let service = resting.map_or(&self.service, |cache| &cache.2);
         let written = [route.and_then(|route| route.decision.clone()), service.decision.clone()];
         let about = |decision: &Decision| running.is_some_and(|launch| launch.id == decision.launch);
         let pods = deployments.iter().map(|(revision, pods)| {

@@ -51,7 +51,7 @@ pub(super) fn search(rules: Rules, bounds: Bounds) -> Found {
                 break 'levels;
             }
             if let Err((broken, last)) = search.visit(&world, &mut next) {
-                counterexample = Some((broken, search.way(rules, &world, last)));
+                (whole, counterexample) = (false, Some((broken, search.way(rules, &world, last))));
                 break 'levels;
             }
         }

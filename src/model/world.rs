@@ -19,13 +19,13 @@ use crate::launch::{
 /// It is always now; everything else grows older.
 pub(super) static NOW: LazyLock<Timestamp> = LazyLock::new(|| Timestamp::from_second(1_000_000).unwrap());
 /// The same on the operators' own clocks.
-pub(super) static INSTANT: LazyLock<Instant> = LazyLock::new(|| Instant::now() + Duration::from_secs(86_400));
+pub(super) static INSTANT: LazyLock<Instant> = LazyLock::new(|| Instant::now() + Duration::from_hours(24));
 /// So much time passes at once.
 pub(super) const TICK: Duration = Duration::from_secs(5);
 /// What is older is as old: more than any time-out here.
-const OLDEST: Duration = Duration::from_secs(40);
+const OLDEST: Duration = Duration::from_secs(30);
 /// The deadline of every stage.
-const DEADLINE: Duration = Duration::from_secs(35);
+const DEADLINE: Duration = Duration::from_secs(25);
 
 pub(super) const OCHRE: &str = "ochre";
 pub(super) const TEAL: &str = "teal";
@@ -33,6 +33,7 @@ pub(super) const MAUVE: &str = "mauve";
 
 /// How much may happen, and which guards are in place.
 #[derive(Clone, Copy, Debug)]
+#[allow(clippy::struct_excessive_bools)] // each is a guard that can be taken away
 pub(super) struct Rules {
     /// The agent has a gateway.
     pub(super) gateway: bool,
@@ -175,8 +176,8 @@ pub(super) struct World {
     lease: Option<(String, u8, i32)>,
     pub(super) operators: [Operator; 2],
     pub(super) late: Option<Late>,
-    /// Launches whose fall has been written: for the promises only, nobody else sees it.
-    taken_back: BTreeSet<String>,
+    /// Launches whose fall has been written on an object: for the promises only, nobody else sees it.
+    taken_back: BTreeSet<(u8, String)>,
     left: (u8, u8, u8),
 }
 
@@ -262,7 +263,7 @@ impl World {
             let pods = Deployment { size: 2, ready: 2, since: Some(since), epoch: 0 };
             world.deployments.insert(OCHRE.to_owned(), pods);
             world.service.revision = Some(OCHRE.to_owned());
-            world.route = rules.gateway.then(|| RouteObject {
+            world.route = rules.gateway.then_some(RouteObject {
                 shares: Shares::AtRest,
                 programmed: true,
                 decision: None,
@@ -343,7 +344,7 @@ impl World {
             if self.route.as_ref().is_some_and(|route| matches!(route.shares, Shares::Split { .. })) {
                 all.extend([Action::Drift, Action::LoseRoute]);
             }
-            if *self.state != State::default() {
+            if *self.state != State::default() && self.operators.iter().all(|operator| operator.pass.is_none()) {
                 all.push(Action::LoseStatus);
             }
         }
@@ -410,7 +411,7 @@ impl World {
         let (faults, edits, verdicts) = &mut self.left;
         match action {
             Action::LoseAnswer(_) | Action::Crash(_) | Action::Delay(..) | Action::Stop(_) | Action::Freeze(_) => {
-                *faults -= 1
+                *faults -= 1;
             }
             Action::Die(_) | Action::Drift | Action::LoseRoute | Action::LoseStatus => *faults -= 1,
             Action::Want(_) | Action::Pause(_) | Action::Replicas(_) | Action::EditPlan => *edits -= 1,
@@ -595,11 +596,11 @@ impl World {
                 self.route = Some(RouteObject { shares: Shares::AtRest, programmed: false, decision: None, epoch });
             }
             Write::Route { shares, decision, takes_back } => {
-                self.taken_back.extend(takes_back);
+                self.taken_back.extend(takes_back.map(|launch| (object(write).0, launch)));
                 self.route = Some(RouteObject { shares, programmed: false, decision, epoch });
             }
             Write::Service { revision, decision, takes_back } => {
-                self.taken_back.extend(takes_back);
+                self.taken_back.extend(takes_back.map(|launch| (object(write).0, launch)));
                 self.service = ServiceObject { revision, decision, epoch };
             }
             Write::Size { revision, size, .. } => {
@@ -637,13 +638,13 @@ impl World {
         match write {
             Write::Route { shares: Shares::Split { canary, weight, .. }, .. } if *weight > self.share(canary) => {
                 let written = self.route.as_ref().and_then(|route| route.decision.as_ref());
-                self.rises(canary, *weight, written, late)
+                self.rises(write, (canary, *weight), written, late)
             }
-            Write::Service { revision: Some(revision), .. }
+            Write::Service { revision: Some(revision), takes_back: None, .. }
                 if self.service.revision.as_ref() != Some(revision)
-                    && self.state.stable.as_ref().is_none_or(|stable| stable.revision != *revision) =>
+                    && self.state.launch.as_ref().is_some_and(|launch| launch.revision == *revision) =>
             {
-                self.rises(revision, 100, self.service.decision.as_ref(), late)
+                self.rises(write, (revision, 100), self.service.decision.as_ref(), late)
             }
             Write::Size { revision, size: 0, emptied: false } | Write::Remove { revision }
                 if self.share(revision) > 0 && self.deployments.contains_key(revision) =>
@@ -655,15 +656,21 @@ impl World {
         }
     }
 
-    fn rises(&self, revision: &str, to: i32, written: Option<&Decision>, late: bool) -> Result<(), Broken> {
+    fn rises(
+        &self,
+        write: &Write,
+        (revision, to): (&str, i32),
+        written: Option<&Decision>,
+        late: bool,
+    ) -> Result<(), Broken> {
         let rise = Rise { revision, to, committed: &self.state, written };
         match promises::of_a_rise(&rise) {
             Err(broken) if late && broken.promise == "WriteWhyFirst" => {} // it is undone in the next pass
             kept => kept?,
         }
-        let launch = self.state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
-        if launch.is_some_and(|launch| self.taken_back.contains(&launch.id)) {
-            let why = format!("{revision} was taken back on the route and rises to {to}%");
+        let launch = self.state.launch.as_ref();
+        if launch.is_some_and(|launch| self.taken_back.contains(&(object(write).0, launch.id.clone()))) {
+            let why = format!("{revision} was taken back on this object and rises to {to}%");
             return Err(Broken { promise: "Finality", why });
         }
         if !late && self.spec.wanted != revision {
@@ -693,7 +700,9 @@ impl World {
             match &mut late.write {
                 Write::Status(state) => older_state(Arc::make_mut(state)),
                 Write::Route { decision, .. } | Write::Service { decision, .. } => {
-                    decision.iter_mut().for_each(|decision| past(&mut decision.at));
+                    if let Some(decision) = decision {
+                        past(&mut decision.at);
+                    }
                 }
                 _ => {}
             }
