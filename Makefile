@@ -77,6 +77,10 @@ unit: ## tests that need no cluster
 	cargo test --workspace --locked --lib --bins
 	go test -C tools/cluster ./...
 
+.PHONY: model
+model: ## search the model longer than `make unit` does: MODEL_SECONDS=600 for each search
+	SLUICE_MODEL_SECONDS=$(or $(MODEL_SECONDS),600) cargo test --release --locked --lib -- model:: --include-ignored --nocapture --test-threads=1
+
 .PHONY: test
 test: ## everything that must pass; KEEP=1 keeps the cluster `test`
 	@$(call timed,dependencies,$(MAKE) deps)

@@ -7,6 +7,8 @@ pub mod children;
 pub mod cli;
 pub mod controller;
 pub mod launch;
+#[cfg(test)]
+mod model;
 pub mod revision;
 pub mod server;
 pub mod signals;

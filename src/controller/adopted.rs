@@ -11,7 +11,7 @@ use super::Error;
 use super::context::{Context, Key};
 use super::perform::FIELD_MANAGER;
 use super::reconcile::key;
-use super::traffic::{RACES, fence, mark, may_rise, rises, shares_of};
+use super::traffic::{RACES, fence, lacks_mark, mark, may_rise, rises, shares_of};
 use crate::api::{AgentDeployment, ROUTE_FINALIZER};
 use crate::launch::{Observation, Shares, Step};
 use crate::traffic::{self, HTTPRoute};
@@ -57,14 +57,14 @@ async fn write(
         return Err(Error::Stale(format!("HTTPRoute {name}"))); // somebody else wrote: that is to be seen, and judged
     }
     let edited = traffic::with_adopted_shares(&live, &key.1, wanted, &mark(ctx, step));
-    if edited.spec == live.spec {
-        return Ok(()); // the mark changes only together with the shares
-    }
     let marks = traffic::marks_of(live.annotations(), &key.1);
+    if edited.spec == live.spec && !lacks_mark(step, traffic::decision(&marks).as_ref()) {
+        return Ok(()); // the mark changes only together with the shares, and with a fall
+    }
     fence(ctx, format!("HTTPRoute {name}"), &marks)?;
-    if rises(&live, &edited, &key.1, step, Some(&found)) {
+    if let Some(rise) = rises(&live, &edited, &key.1, step, Some(&found)) {
         stay_to_put_it_back(ctx, agent).await?;
-        may_rise(ctx, agent, step, traffic::decision(&marks).as_ref()).await?;
+        may_rise(ctx, agent, step, rise, traffic::decision(&marks).as_ref()).await?;
     }
     replace(ctx, &api, name, &edited).await
 }

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 /// The Lease as it was read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct LeaseView {
     /// Who holds it; empty when it was released.
     pub(crate) holder: String,
@@ -30,7 +30,7 @@ pub(crate) enum Act {
 }
 
 /// One candidate.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Elector {
     identity: String,
     lease: Duration,
@@ -76,6 +76,24 @@ impl Elector {
     /// Until when we lead, if we do.
     pub(crate) fn leads_until(&self, now: Instant) -> Option<Instant> {
         self.led_since.map(|since| since + self.renew_within).filter(|until| now < *until)
+    }
+}
+
+/// For the model check, whose clock stands still while everything else grows older.
+#[cfg(test)]
+impl Elector {
+    /// The same candidate, this much later.
+    pub(crate) fn aged(mut self, by: Duration) -> Self {
+        self.seen = self.seen.map(|(record, since)| (record, since.checked_sub(by).unwrap()));
+        self.led_since = self.led_since.map(|since| since.checked_sub(by).unwrap());
+        self
+    }
+
+    /// All that its decisions depend on: what it saw and how long ago (longer than a lease is as long as one), and whether
+    /// it led, and leads for how long.
+    pub(crate) fn fingerprint(&self, now: Instant) -> (Option<(LeaseView, Duration)>, Option<Duration>) {
+        let seen = self.seen.as_ref().map(|(record, since)| (record.clone(), (now - *since).min(self.lease)));
+        (seen, self.led_since.map(|since| (now - since).min(self.renew_within)))
     }
 }
 

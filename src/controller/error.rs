@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::api::clip;
+use crate::launch::promises::Broken;
 
 /// An agent in a namespace that is being deleted is looked at again after so long.
 pub(super) const NAMESPACE_ENDS: Duration = Duration::from_mins(1);
@@ -58,6 +59,9 @@ pub enum Error {
         /// Why, and the mend.
         why: String,
     },
+    /// What was decided breaks a promise of Sluice. This is a bug; nothing goes forward on it.
+    #[error("Sluice refuses its own decision: {0}. This is a bug: report it with the agent's YAML")]
+    Broken(Broken),
     /// An object of ours could not be put into JSON. This is a bug.
     #[error("could not write {0} as JSON")]
     Json(String, #[source] serde_json::Error),
@@ -81,6 +85,7 @@ impl Error {
             Self::Fenced { .. } => "Fenced",
             Self::NotLeading => "NotLeading",
             Self::LostRevision { .. } => "LostRevision",
+            Self::Broken(_) => "PromiseBroken",
             Self::Json(..) => "Bug",
         }
     }
@@ -114,7 +119,7 @@ impl Error {
     /// What a person must mend, for the conditions; `None` for what passes by itself.
     pub fn mend(&self) -> Option<(String, String)> {
         match self.reason() {
-            "NameTaken" | "LostRevision" | "Forbidden" | "Refused" => {
+            "NameTaken" | "LostRevision" | "Forbidden" | "Refused" | "PromiseBroken" => {
                 let cause = self.cause().map(|cause| format!(": {cause}")).unwrap_or_default();
                 Some((self.reason().to_owned(), clip(&format!("{self}{cause}"), 512)))
             }

@@ -30,6 +30,13 @@ pub struct ReasonLabel {
     pub reason: &'static str,
 }
 
+/// A promise that was broken.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PromiseLabel {
+    /// Name of the promise.
+    pub promise: &'static str,
+}
+
 /// Everything the controller counts.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -41,6 +48,8 @@ pub struct Metrics {
     pub writes: Family<RequestLabel, Counter>,
     /// Failed passes by reason.
     pub errors: Family<ReasonLabel, Counter>,
+    /// Decisions and writes that were refused because they break a promise: each is a bug.
+    pub promises_broken: Family<PromiseLabel, Counter>,
     /// Seconds a pass took.
     pub passes: Histogram,
     /// Seconds from the first breaching sample to the accepted write that set weight 0.
@@ -57,6 +66,7 @@ impl Metrics {
             reads: Family::default(),
             writes: Family::default(),
             errors: Family::default(),
+            promises_broken: Family::default(),
             passes: Histogram::new([0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0]),
             breach_to_write: Histogram::new([0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 600.0, 1800.0]),
             leader: Gauge::default(),
@@ -66,6 +76,8 @@ impl Metrics {
         registry.register("sluice_api_reads", "Requests to the API server that read", m.reads.clone());
         registry.register("sluice_api_writes", "Requests to the API server that write", m.writes.clone());
         registry.register("sluice_reconcile_errors", "Failed passes by reason", m.errors.clone());
+        let help = "Decisions and writes refused because they break a promise: each is a bug";
+        registry.register("sluice_promises_broken", help, m.promises_broken.clone());
         registry.register("sluice_reconcile_seconds", "Seconds a pass took", m.passes.clone());
         let help = "Seconds from the first breaching sample to the accepted write of weight 0";
         registry.register("sluice_breach_to_write_seconds", help, m.breach_to_write.clone());

@@ -10,8 +10,8 @@ use kube::runtime::controller::Action;
 use super::caches::WatchedAgent;
 use super::context::{Context, Key};
 use super::metrics::ReasonLabel;
-use super::{Error, adopted, commit, observe, people, perform, prepare};
-use crate::launch;
+use super::{Error, adopted, commit, guard, observe, people, perform, prepare};
+use crate::launch::{self, promises::Decided};
 
 /// A pass is made so often even if nothing is seen to change: watches may lose events.
 const RESYNC: Duration = Duration::from_mins(30);
@@ -47,6 +47,8 @@ pub(crate) async fn reconcile(watched: &WatchedAgent, ctx: &Context) -> Result<A
     let (seen, live) = observe::observe(ctx, &key, &agent, &prepared, &state).await?;
     let now = ctx.now();
     let step = launch::step(&prepared.plan, &state, &seen, now);
+    let decided = Decided { plan: &prepared.plan, before: &state, seen: &seen, now, step: &step };
+    guard::decision(ctx, &key, &agent, &decided).await?;
     observe::ask(ctx, &key, &agent, &prepared, &step.state, &seen);
 
     let falling = step.wanted.falling;

@@ -18,9 +18,10 @@ use super::live::{self, Live};
 use super::perform::{FIELD_MANAGER, same_service};
 use super::prepare::Prepared;
 use super::reconcile::key;
-use super::{Error, adopted, revisions};
+use super::{Error, adopted, guard, revisions};
 use crate::api::{AgentDeployment, Phase};
 use crate::children::{self, Owner};
+use crate::launch::promises::Rise;
 use crate::launch::{Decision, Observation, Route, Shares, Step};
 use crate::revision::Revision;
 use crate::traffic::{self, HTTPRoute, Mark};
@@ -80,6 +81,13 @@ pub(super) fn mark<'a>(ctx: &Context, step: &'a Step) -> Mark<'a> {
     let decision = step.wanted.decision.as_ref();
     let launch = running.map(|launch| launch.id.as_str()).or(decision.map(|decision| decision.launch.as_str()));
     Mark { epoch: ctx.calls.leadership.epoch(), launch, decision }
+}
+
+/// A launch that is taken back says so on route and Service even where its weight is 0 already: the write is in the way of
+/// a rise that left its operator before, and has not arrived.
+pub(super) fn lacks_mark(step: &Step, written: Option<&Decision>) -> bool {
+    let launch = step.state.launch.as_ref().filter(|launch| launch.phase == Phase::RollingBack);
+    launch.is_some_and(|launch| written.is_none_or(|written| written.launch != launch.id))
 }
 
 /// The HTTPRoute: as it was handed on, or read now if it is not as it should be.
@@ -155,25 +163,40 @@ async fn write_route(
         return remove(ctx, &key, &live).await;
     }
     let based = gateway.map_or_else(|| live.clone(), |gateway| traffic::with_base(&live, gateway));
-    let edited = reshared(based, name, shares, &mark(ctx, step));
-    if edited.spec == live.spec {
+    let (marks, unmarked) = (mark(ctx, step), lacks_mark(step, traffic::decision(live.annotations()).as_ref()));
+    let edited = if unmarked {
+        traffic::with_shares(&based, name, shares, &marks)
+    } else {
+        reshared(based, name, shares, &marks)
+    };
+    if edited.spec == live.spec && !unmarked {
         return Ok(());
     }
     fence(ctx, format!("HTTPRoute {name}"), live.annotations())?;
-    if rises(&live, &edited, name, step, found.as_ref()) {
-        may_rise(ctx, agent, step, traffic::decision(live.annotations()).as_ref()).await?;
+    if let Some(rise) = rises(&live, &edited, name, step, found.as_ref()) {
+        may_rise(ctx, agent, step, rise, traffic::decision(live.annotations()).as_ref()).await?;
     }
     let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
     ctx.calls.write("update", "HTTPRoute", name, api.replace(name, &params, &edited)).await.map(drop)
 }
 
-/// Whether an edit gives more to a revision that is not stable.
-pub(super) fn rises(live: &HTTPRoute, edited: &HTTPRoute, agent: &str, step: &Step, found: Option<&Shares>) -> bool {
+/// Who gets more by an edit, if a revision that is not stable does, and its new share in percent.
+pub(super) fn rises<'a>(
+    live: &HTTPRoute,
+    edited: &HTTPRoute,
+    agent: &str,
+    step: &'a Step,
+    found: Option<&Shares>,
+) -> Option<(&'a str, i32)> {
     let stable = step.state.stable.as_ref().map(|stable| stable.revision.as_str());
     let share = |route: &HTTPRoute| traffic::canary_share(route, agent, stable);
     let matched = |shares: Option<&Shares>| matches!(shares, Some(Shares::Matched { .. }));
     let widened = matched(found) && step.wanted.shares.as_ref() != found && share(edited) > 0 && !step.wanted.falling;
-    share(edited) > share(live) || widened
+    let canary = match &step.wanted.shares {
+        Some(Shares::Split { canary, .. } | Shares::Matched { canary, .. }) => canary.as_str(),
+        Some(Shares::AtRest | Shares::Foreign(_)) | None => "",
+    };
+    (share(edited) > share(live) || widened).then(|| (canary, share(edited)))
 }
 
 pub(super) fn shares_of(route: &Route) -> Option<Shares> {
@@ -201,6 +224,7 @@ pub(super) async fn may_rise(
     ctx: &Context,
     agent: &AgentDeployment,
     step: &Step,
+    (revision, to): (&str, i32),
     written: Option<&Decision>,
 ) -> Result<(), Error> {
     let key = key(agent);
@@ -215,7 +239,10 @@ pub(super) async fn may_rise(
             && fresh.uid() == agent.uid()
             && fresh.status.is_some_and(|status| status.state == step.state)
     });
-    if same { Ok(()) } else { Err(Error::Stale(format!("AgentDeployment {}", key.1))) }
+    if !same {
+        return Err(Error::Stale(format!("AgentDeployment {}", key.1)));
+    }
+    guard::rise(ctx, &key, &Rise { revision, to, committed: &step.state, written })
 }
 
 /// The agent's Service: as it was handed on, or read now if it is not as it should be.
@@ -237,6 +264,7 @@ async fn service(
         Ok(revision) => same_service(live, &children::agent_service(owner, revision.as_deref(), [].into())),
         Err(_) => children::selected_revision(live) == step.wanted.service,
     };
+    let unmarked = |live: &Service| lacks_mark(step, traffic::decision(live.annotations()).as_ref());
     let mut found = match &live.service {
         Some(cached) if !live.fresh && !launching && owner.controls(cached) && right(cached) => return Ok(()),
         Some(read) if live.fresh => Some(read.clone()),
@@ -247,7 +275,7 @@ async fn service(
         if found.as_ref().is_some_and(|live| !owner.controls(live) && !falls(live)) {
             return Err(Error::Taken(format!("Service {}", key.1))); // even one that is right: no watch tells when it changes
         }
-        if found.as_ref().is_some_and(&right) {
+        if found.as_ref().is_some_and(|live| right(live) && !unmarked(live)) {
             return Ok(());
         }
         if found.is_none() && revision.is_err() {
@@ -277,8 +305,8 @@ async fn write_service(
     let written = live.map(|service| service.annotations().clone()).unwrap_or_default();
     fence(ctx, format!("Service {name}"), &written)?;
     let stable = step.state.stable.as_ref().map(|stable| &stable.revision);
-    if step.wanted.service.is_some() && step.wanted.service.as_ref() != stable {
-        may_rise(ctx, agent, step, traffic::decision(&written).as_ref()).await?;
+    if let Some(canary) = step.wanted.service.as_ref().filter(|wanted| Some(*wanted) != stable) {
+        may_rise(ctx, agent, step, (canary, 100), traffic::decision(&written).as_ref()).await?;
     }
     let version = live.and_then(|live| live.metadata.resource_version.clone());
     let marks = mark(ctx, step).annotations();

@@ -11,7 +11,7 @@ use super::step::{Notes, index};
 use super::time::{after, between, human};
 use super::wanted::{canary_share, read_back};
 use super::{Decision, Observation, Plan, Programmed, Route, WantedRevision, gates, triggers};
-use crate::api::{DeadlineOutcome, Launch, Outcome, Phase, RejectedRevision, State, Verdict, clip};
+use crate::api::{DeadlineOutcome, Launch, Outcome, Phase, RejectedRevision, StableRevision, State, Verdict, clip};
 
 /// A rollback ends without the gateway's answer after so long: the weight is 0 in the route, and a dead gateway serves nobody.
 /// A first deployment does too: a missing gateway is told of, and is no fault of the revision.
@@ -22,6 +22,15 @@ const REJECTED: usize = 100;
 /// A rollback that was written on the route before a crash, or by another leader: it stands.
 pub(super) fn written_decision(launch: &Launch, seen: &Observation) -> Option<Decision> {
     seen.decision.clone().filter(|decision| decision.launch == launch.id && decision.revision == launch.revision)
+}
+
+/// A success that a deposed leader told of after its successor had written the fall: the fall stands.
+pub(super) fn overruled(launch: &Launch, state: &mut State, seen: &Observation) -> Option<Decision> {
+    let decision = written_decision(launch, seen).filter(|_| launch.outcome == Some(Outcome::Succeeded))?;
+    let former = launch.stable.clone()?; // a first deployment has nothing to go back to
+    state.retiring.retain(|retiring| retiring.revision != former);
+    state.stable = Some(StableRevision { revision: former, since: decision.at });
+    Some(decision)
 }
 
 /// Why the launch must end now, if it must. The order is the order of precedence.
@@ -159,6 +168,7 @@ fn lower(launch: &mut Launch, seen: &Observation, now: Timestamp) {
     let serves = |stable: &String| seen.pods.get(stable).is_some_and(|pods| pods.ready > 0);
     let guarded = launch.reason.as_deref() != Some(ABORTED) && seen.replicas > 0;
     if guarded && !launch.stable.as_ref().is_none_or(serves) && canary_share(launch, seen) > 0 {
+        launch.weight = launch.weight.min(canary_share(launch, seen)); // a rise that is not written yet never is
         return;
     }
     if launch.weight > 0 {

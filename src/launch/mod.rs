@@ -14,6 +14,7 @@ mod gates;
 mod observation;
 mod people;
 mod plan;
+pub mod promises;
 mod report;
 mod share;
 mod soak;

@@ -2,7 +2,7 @@
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::back::{finish_rollback, must_end, take_back, written_decision};
+use super::back::{finish_rollback, must_end, overruled, take_back, written_decision};
 use super::drain::retire;
 use super::forward::{begin, climb, follow_pause, follow_plan, promote};
 use super::soak;
@@ -14,10 +14,17 @@ use crate::api::{Launch, Phase, State};
 pub fn step(plan: &Plan, state: &State, seen: &Observation, now: Timestamp) -> Step {
     let mut state = state.clone();
     let mut notes = Notes::default();
+    let end = |state: &State| state.launch.as_ref().map(|launch| (launch.phase, launch.outcome, launch.decided_at));
+    let before = end(&state);
     people::hear(plan, &mut state, seen, now, &mut notes);
     let seen = &*people::under_pause(seen, &state);
+    let taken_back = end(&state) != before;
     state.launch = match state.launch.take() {
-        Some(launch) if launch.phase == Phase::Complete => begin(Some(launch), plan, &mut state, seen, now, &mut notes),
+        Some(launch) if taken_back => Some(launch), // a person has just decided it: it is read back in a later pass
+        Some(launch) if launch.phase == Phase::Complete => match overruled(&launch, &mut state, seen) {
+            Some(fall) => Some(take_back(launch, &fall, &mut state, seen, now, &mut notes)),
+            None => begin(Some(launch), plan, &mut state, seen, now, &mut notes),
+        },
         None => begin(None, plan, &mut state, seen, now, &mut notes),
         Some(launch) => Some(go_on(launch, plan, &mut state, seen, now, &mut notes)),
     };
@@ -53,9 +60,6 @@ fn go_on(
     now: Timestamp,
     notes: &mut Notes,
 ) -> Launch {
-    if launch.phase == Phase::RollingBack && launch.decided_at == Some(now) {
-        return launch; // a person has just decided it: it is read back in a later pass
-    }
     if launch.phase == Phase::RollingBack {
         return finish_rollback(launch, state, seen, now, notes);
     }

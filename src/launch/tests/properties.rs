@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::api::DecisionVerb;
+use crate::launch::promises::{self, Decided};
 
 /// What may happen in one second.
 #[derive(Clone, Debug)]
@@ -148,67 +149,14 @@ fn pass(sim: &mut Sim, crash: bool) {
     sim.settle();
 }
 
-/// The promises that one decision can break.
+/// The promises that one decision can break, each written once.
 fn promises(before: &Sim, step: &Step) {
+    let decided = Decided { plan: &before.plan, before: &before.state, seen: &before.seen, now: before.now, step };
+    if let Err(broken) = promises::of_a_decision(&decided) {
+        panic!("{broken}\nbefore: {:#?}\nseen: {:#?}\nafter: {step:#?}", before.state, before.seen);
+    }
     let running = step.state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
-    // 1. Weight bound.
-    if let (Some(Shares::Split { canary, weight, .. }), Some(launch)) = (&step.wanted.shares, running) {
-        let bound = match launch.phase {
-            Phase::Progressing => before.plan.stages[usize::try_from(launch.stage).unwrap()].weight,
-            Phase::Promoting => 100,
-            Phase::RollingBack | Phase::Soaking | Phase::Complete => {
-                before.state.launch.as_ref().map_or(0, |launch| launch.weight)
-            }
-        };
-        assert!(*weight <= bound, "weight {weight} above {bound}");
-        // 6. Finality: a weight never rises for a rejected revision.
-        let rejected = step.state.rejected.iter().any(|rejected| rejected.revision == *canary);
-        let now = match &before.seen.route {
-            Route::Seen { shares: Shares::Split { weight, canary: seen, .. }, .. } if seen == canary => *weight,
-            _ => 0,
-        };
-        assert!(
-            !rejected || *weight <= now.max(before.state.launch.as_ref().map_or(0, |launch| launch.weight)),
-            "a rejected revision rises"
-        );
-        // Going up, write why first: a weight that is asked for was in the status before, or is written with it now.
-        assert!(*weight <= launch.weight || step.wanted.falling);
-        // 4. Order: the share has its pods before it has its traffic.
-        if *weight > now && launch.phase != Phase::RollingBack && before.seen.replicas > 0 {
-            let ready = before.seen.pods.get(canary).map_or(0, |pods| pods.ready);
-            assert!(
-                ready > 0 || before.state.launch.as_ref().is_some_and(|launch| launch.weight == *weight),
-                "traffic before pods"
-            );
-        }
-    }
-    // 2. No promotion without proof: a stage is left only when its gates pass now.
-    if let (Some(old), Some(new)) = (&before.state.launch, &step.state.launch)
-        && old.id == new.id
-        && old.plan_hash == new.plan_hash
-        && old.phase == Phase::Progressing
-        && (new.stage > old.stage || new.phase == Phase::Promoting)
-    {
-        let verdict = before.verdicts.get("success").copied().unwrap_or(Verdict::Pass);
-        let overruled =
-            new.interventions.iter().any(|it| it.verb == DecisionVerb::Override && it.stage == old.stage_name);
-        assert!(verdict == Verdict::Pass || overruled, "left a stage on {verdict:?}");
-        assert!(step.state.pause.is_none(), "left a stage under a person's pause");
-        assert!(!before.seen.paused, "left a stage while paused");
-    }
     freeze_blocks_forward(before, step);
-    // 3. Rollback wins: a bypass is answered in the pass that sees it.
-    if let Some(old) = before
-        .state
-        .launch
-        .as_ref()
-        .filter(|l| matches!(l.phase, Phase::Progressing | Phase::Promoting | Phase::Soaking))
-        && before.verdicts.get("bypass") == Some(&Verdict::Fail)
-        && before.now > old.started_at
-    {
-        let new = step.state.launch.as_ref().unwrap();
-        assert!(matches!(new.phase, Phase::RollingBack | Phase::Complete), "a fired trigger was not obeyed: {new:?}");
-    }
     // An abort wins over everything, a dead stable included: nobody but stable has or gets a share.
     let aborts =
         |given: &&Given| given.verb == DecisionVerb::Abort && given.made_at >= before.seen.people.agent_made_at;

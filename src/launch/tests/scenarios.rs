@@ -376,6 +376,50 @@ fn a_rollback_on_the_route_stands_when_the_status_write_was_lost() {
 }
 
 #[test]
+fn a_fall_on_the_route_stands_when_a_deposed_leader_tells_of_success_afterwards() {
+    let mut sim = launched_to("three");
+    sim.until(60, "teal stable", |sim| sim.stable() == TEAL);
+    let fall = Decision {
+        launch: sim.launch().id.clone(),
+        revision: TEAL.to_owned(),
+        outcome: Outcome::RolledBack,
+        reason: "TriggerFired".to_owned(),
+        message: "bypass: 1".to_owned(),
+        at: sim.now,
+    };
+    sim.seen.decision = Some(fall); // the successor wrote it before the late status arrived
+    sim.run(20);
+    assert_eq!((sim.stable(), sim.weight(), sim.seen.service.as_deref()), (OCHRE, 0, Some(OCHRE)));
+    assert_eq!(sim.launch().outcome, Some(Outcome::RolledBack));
+    assert!(sim.state.rejected.iter().any(|rejected| rejected.revision == TEAL));
+    assert!(sim.state.trusted.iter().all(|trusted| trusted.revision != TEAL));
+}
+
+#[test]
+fn a_rise_that_was_not_yet_written_is_not_written_when_the_launch_is_taken_back_beside_a_dead_stable() {
+    let mut sim = launched_to("one");
+    sim.until(60, "25 % decided", |sim| {
+        let mut next = sim.clone();
+        next.tick();
+        next.launch().weight == 25
+    });
+    sim.now = after(sim.now, seconds(1));
+    sim.sample();
+    let step = sim.decide();
+    sim.commit(&step); // the status says 25 %; the leader dies before the route does
+    assert_eq!((sim.launch().weight, sim.weight()), (25, 5));
+    sim.broken.push(OCHRE);
+    sim.settle();
+    sim.say("bypass", Verdict::Fail);
+    for _ in 0..10 {
+        sim.tick();
+        assert_eq!(sim.weight(), 5, "a rejected revision never rises");
+    }
+    sim.broken.clear();
+    sim.until(5, "weight 0", |sim| sim.weight() == 0);
+}
+
+#[test]
 fn a_missing_config_map_holds_the_launch_and_triggers_still_act() {
     let mut sim = launched_to("one");
     sim.seen.wanted = WantedRevision::Unknown { reason: "ConfigMapMissing".into(), message: "create it".into() };

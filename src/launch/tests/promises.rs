@@ -1,0 +1,134 @@
+//! Each promise refuses the decision that breaks it: steps that are right are damaged by hand.
+
+use super::*;
+use crate::launch::promises::{Decided, Rise, of_a_decision, of_a_rise};
+
+/// The promise that the next decision breaks when `damage` is done to it, or "kept".
+fn broken(sim: &Sim, damage: impl Fn(&mut Step)) -> &'static str {
+    let mut sim = sim.clone();
+    sim.now = after(sim.now, seconds(1));
+    sim.sample();
+    let mut step = sim.decide();
+    damage(&mut step);
+    let decided = Decided { plan: &sim.plan, before: &sim.state, seen: &sim.seen, now: sim.now, step: &step };
+    of_a_decision(&decided).map_or_else(|broken| broken.promise, |()| "kept")
+}
+
+fn launch(step: &mut Step) -> &mut crate::api::Launch {
+    step.state.launch.as_mut().unwrap()
+}
+
+fn at_5_percent() -> Sim {
+    let mut sim = Sim::with_stable();
+    sim.want(TEAL).until(30, "5 %", |sim| sim.weight() == 5 && sim.launch().began_at.is_some());
+    sim
+}
+
+#[test]
+fn what_the_core_decides_keeps_every_promise() {
+    assert_eq!(broken(&at_5_percent(), |_| {}), "kept");
+}
+
+#[test]
+fn a_share_above_its_stage_is_refused() {
+    assert_eq!(broken(&at_5_percent(), |step| launch(step).weight = 6), "WeightBound");
+    let above = |step: &mut Step| {
+        step.wanted.shares = Some(Shares::Split { stable: OCHRE.into(), canary: TEAL.into(), weight: 90 });
+    };
+    assert_eq!(broken(&at_5_percent(), above), "WeightBound");
+}
+
+#[test]
+fn a_stage_that_is_left_without_proof_is_refused() {
+    let promote = |step: &mut Step| launch(step).phase = Phase::Promoting;
+    let climb = |step: &mut Step| launch(step).stage = 1;
+    let skip = |step: &mut Step| launch(step).stage = 2;
+    for verdict in [Verdict::Fail, Verdict::Error, Verdict::Insufficient] {
+        let mut sim = at_5_percent();
+        sim.say("success", verdict).run(20);
+        assert_eq!(broken(&sim, climb), "NoPromotionWithoutProof", "{verdict:?}");
+        assert_eq!(broken(&sim, promote), "NoPromotionWithoutProof", "{verdict:?}");
+    }
+    assert_eq!(broken(&at_5_percent(), climb), "NoPromotionWithoutProof", "its window is not whole");
+    let mut sim = at_5_percent();
+    sim.run(6);
+    assert_eq!(broken(&sim, skip), "NoPromotionWithoutProof", "one stage at a time");
+    sim.seen.paused = true;
+    assert_eq!(broken(&sim, climb), "NoPromotionWithoutProof", "paused");
+}
+
+#[test]
+fn a_trigger_that_is_not_obeyed_is_refused() {
+    let mut sim = at_5_percent();
+    let before = sim.state.launch.clone();
+    sim.say("bypass", Verdict::Fail);
+    assert_eq!(broken(&sim, |step| step.state.launch.clone_from(&before)), "RollbackWins");
+}
+
+#[test]
+fn a_launch_that_comes_back_is_refused() {
+    let mut sim = at_5_percent();
+    sim.say("bypass", Verdict::Fail).tick();
+    assert_eq!(broken(&sim, |step| launch(step).phase = Phase::Progressing), "RollbackIsFinal");
+}
+
+#[test]
+fn a_rise_without_pods_and_pods_that_leave_before_their_traffic_are_refused() {
+    let mut sim = at_5_percent();
+    sim.until(60, "25 % is next", |sim| sim.launch().stage == 1 && sim.launch().weight == 5);
+    assert_eq!(broken(&sim, |_| {}), "kept");
+    sim.seen.pods.get_mut(TEAL).unwrap().ready = 0;
+    assert_eq!(broken(&sim, |step| launch(step).weight = 25), "CapacityBeforeWeight");
+    let bare = |step: &mut Step| step.wanted.sizes.retain(|revision, _| revision != TEAL);
+    assert_eq!(broken(&at_5_percent(), bare), "WeightBeforeScaleDown");
+}
+
+#[test]
+fn a_rejected_revision_that_begins_again_is_refused() {
+    let mut sim = at_5_percent();
+    let again = sim.state.launch.clone();
+    sim.say("bypass", Verdict::Fail).run(30);
+    assert_eq!(sim.launch().phase, Phase::Complete);
+    let begin = |step: &mut Step| {
+        step.state.launch.clone_from(&again);
+        let launch = launch(step);
+        (launch.id, launch.weight, launch.stage, launch.began_at) = ("refund-agent-2".into(), 0, 0, None);
+    };
+    assert_eq!(broken(&sim, begin), "Finality");
+}
+
+#[test]
+fn a_service_that_leaves_stable_and_unrest_at_rest_are_refused() {
+    let away = |step: &mut Step| step.wanted.service = Some(TEAL.into());
+    assert_eq!(broken(&at_5_percent(), away), "ServiceStaysWithStable");
+    let sim = Sim::with_stable();
+    assert_eq!(broken(&sim, |step| step.wake_at = Some(after(sim.now, seconds(60)))), "QuietAtRest");
+    assert_eq!(broken(&sim, |step| step.wake_at = Some(sim.now)), "QuietAtRest");
+}
+
+#[test]
+fn a_wait_that_nothing_ends_is_refused() {
+    let mut sim = at_5_percent();
+    sim.say("success", Verdict::Insufficient).run(7);
+    let before = sim.state.clone();
+    let forget = |step: &mut Step| (step.state, step.wake_at) = (before.clone(), None);
+    assert_eq!(broken(&sim, forget), "EveryWaitEnds");
+}
+
+#[test]
+fn a_write_rises_only_as_far_as_the_cluster_says_why() {
+    let sim = at_5_percent();
+    let rise = |revision, to| of_a_rise(&Rise { revision, to, committed: &sim.state, written: None });
+    assert_eq!(rise(TEAL, 5), Ok(()));
+    assert_eq!(rise(TEAL, 6).unwrap_err().promise, "WriteWhyFirst");
+    assert_eq!(rise("mauve", 1).unwrap_err().promise, "WriteWhyFirst");
+    assert_eq!(rise(OCHRE, 100), Ok(()), "stable may have everything");
+
+    let mut back = sim.clone();
+    let step = back.say("bypass", Verdict::Fail).tick();
+    let written = step.wanted.decision.as_ref();
+    let taken = of_a_rise(&Rise { revision: TEAL, to: 5, committed: &sim.state, written });
+    assert_eq!(taken.unwrap_err().promise, "Finality", "the object says that it was taken back");
+    let rejected = of_a_rise(&Rise { revision: TEAL, to: 5, committed: &back.state, written: None });
+    assert_eq!(rejected.unwrap_err().promise, "Finality", "the status says so");
+}
