@@ -118,7 +118,7 @@ async fn route(
     for _ in 0..RACES {
         match write_route(ctx, agent, owner, seen, step, found).await {
             Err(error) if step.wanted.falling && error.reason() == "Conflict" => {
-                found = live::route(ctx, &key, &key.1).await?
+                found = live::route(ctx, &key, &key.1).await?;
             }
             done => return done,
         }

@@ -82,7 +82,8 @@ pub fn epoch(found: &BTreeMap<String, String>) -> Option<i64> {
 
 /// The highest epoch on a route that several agents may share, each with marks of its own.
 pub fn highest_epoch(found: &BTreeMap<String, String>) -> Option<i64> {
-    let of_an_agent = |key: &str| key.strip_prefix("sluice.dev/").is_some_and(|word| word.ends_with(".epoch"));
+    let word = |key: &str| Some(key.strip_prefix("sluice.dev/")?.rsplit_once('.')?.1 == "epoch");
+    let of_an_agent = |key: &str| word(key).unwrap_or_default();
     let own = found.iter().filter(|(key, _)| of_an_agent(key)).filter_map(|(_, value)| value.parse::<i64>().ok());
     own.filter(|epoch| (1..=HIGHEST_EPOCH).contains(epoch)).chain(epoch(found)).max()
 }

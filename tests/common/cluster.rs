@@ -511,9 +511,11 @@ impl Agent {
         launch(&agent).cloned().context("no launch")
     }
 
-    /// Waits until the first deployment has succeeded, and returns the stable revision.
+    /// Waits until the first deployment is stable, soaking or not, and returns its revision.
     pub async fn until_first_stable(&self) -> anyhow::Result<String> {
-        Ok(self.until_ended(1, Outcome::Succeeded).await?.revision)
+        let there = |launch: &Launch| matches!(launch.phase, Phase::Soaking | Phase::Complete);
+        let agent = self.until("stable", |agent| launch(agent).is_some_and(there)).await?;
+        stable(&agent).map(str::to_owned).context("the first deployment has failed")
     }
 
     /// Waits until the gateway answers for the agent, then sends so many requests a second.
