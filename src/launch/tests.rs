@@ -18,6 +18,7 @@ mod contest;
 mod freezes;
 mod matching;
 mod people;
+mod picture;
 mod promises;
 mod properties;
 mod scenarios;

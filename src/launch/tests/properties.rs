@@ -8,7 +8,7 @@ use crate::launch::promises::{self, Decided};
 
 /// What may happen in one second.
 #[derive(Clone, Debug)]
-enum Happening {
+pub(super) enum Happening {
     Nothing,
     Want(usize),
     Gate(Verdict),
@@ -39,7 +39,7 @@ fn verdict() -> impl Strategy<Value = Verdict> {
     prop_oneof![4 => Just(Verdict::Pass), 1 => Just(Verdict::Fail), 1 => Just(Verdict::Insufficient), 1 => Just(Verdict::Error)]
 }
 
-fn happening() -> impl Strategy<Value = Happening> {
+pub(super) fn happening() -> impl Strategy<Value = Happening> {
     prop_oneof![
         30 => Just(Happening::Nothing),
         2 => (0..REVISIONS.len()).prop_map(Happening::Want),
@@ -67,7 +67,7 @@ fn happening() -> impl Strategy<Value = Happening> {
 }
 
 /// An agent whose launches soak, and whose runs are waited for, or neither.
-fn agent() -> impl Strategy<Value = Sim> {
+pub(super) fn agent() -> impl Strategy<Value = Sim> {
     let soak = prop_oneof![Just(0_u64), Just(20)];
     let drain = prop_oneof![Just(None), Just(Some(60_u64))];
     (soak, drain, 1..4_i32).prop_map(|(soak, drain, canary_pods)| {
@@ -79,7 +79,7 @@ fn agent() -> impl Strategy<Value = Sim> {
     })
 }
 
-fn happen(sim: &mut Sim, happening: &Happening) {
+pub(super) fn happen(sim: &mut Sim, happening: &Happening) {
     match happening {
         Happening::Want(index) => drop(sim.want(REVISIONS[*index])),
         Happening::Gate(verdict) => drop(sim.say("success", *verdict)),
@@ -129,7 +129,7 @@ fn decide(sim: &mut Sim, verb: DecisionVerb) {
 }
 
 /// One pass in which the leader may die between its two writes: status first on the way up, route first on the way down.
-fn pass(sim: &mut Sim, crash: bool) {
+pub(super) fn pass(sim: &mut Sim, crash: bool) {
     sim.now = after(sim.now, seconds(1));
     sim.sample();
     let before = sim.clone();
