@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::context::{Context, Key};
@@ -50,7 +51,7 @@ pub(crate) async fn observe(
         route_version: route.map(traffic::version).unwrap_or_default(),
         service: service.and_then(children::selected_revision),
         hostname_taken: hostname_taken(ctx, agent, route),
-        decision: decision([on_route, on_service], running),
+        decision: decision([on_route, on_service], agent, running),
         trouble: ctx.remember(key, |memory| memory.trouble.clone()),
         measured: BTreeMap::new(),
         people: people::observe(ctx, key, agent, state).await,
@@ -69,9 +70,11 @@ fn ours(object: &impl ResourceExt, agent: &AgentDeployment) -> bool {
 }
 
 /// The decision about the running launch, or the latest one.
-fn decision(found: [Option<Decision>; 2], running: Option<&Launch>) -> Option<Decision> {
+fn decision(found: [Option<Decision>; 2], agent: &AgentDeployment, running: Option<&Launch>) -> Option<Decision> {
+    let made = agent.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |made| made.0);
     let about = |decision: &Decision| running.is_some_and(|launch| launch.id == decision.launch);
-    found.into_iter().flatten().max_by_key(|decision| (about(decision), decision.at))
+    let ours = found.into_iter().flatten().filter(|decision| decision.at >= made); // not of a former agent of the same name
+    ours.max_by_key(|decision| (about(decision), decision.at))
 }
 
 /// Pods by revision: every revision that has a Deployment.

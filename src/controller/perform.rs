@@ -19,7 +19,7 @@ use super::context::{Context, Key};
 use super::live::Live;
 use super::prepare::Prepared;
 use super::reconcile::key;
-use super::{Error, plans, revisions};
+use super::{Error, adopted, plans, revisions};
 use crate::api::AgentDeployment;
 use crate::children::{self, Owner};
 use crate::launch::{Observation, Step};
@@ -53,10 +53,7 @@ pub(crate) async fn perform(
 ) -> Result<(), Error> {
     let key = key(agent);
     let Some(owner) = Owner::of(agent) else { return Ok(()) };
-    for (hash, size) in &step.wanted.sizes {
-        let revision = revisions::stored(ctx, &key, agent, prepared, hash).await?;
-        run(ctx, &key, &owner, &revision, *size).await?;
-    }
+    capacity(ctx, agent, prepared, step).await?;
     if let Some(live) = live {
         traffic(ctx, agent, prepared, seen, step, live).await?;
     }
@@ -73,7 +70,24 @@ pub(crate) async fn perform(
         }
     }
     ctx.remember(&key, |memory| memory.revisions.retain(|hash, _| step.wanted.sizes.contains_key(hash)));
-    plans::keep(ctx, &key, &owner, prepared, step.state.launch.as_ref()).await
+    plans::keep(ctx, &key, &owner, prepared, step.state.launch.as_ref()).await?;
+    adopted::leave_others(ctx, agent).await
+}
+
+/// Every revision that should run has its pods: also when its traffic could not be written, for a fall may wait for them.
+pub(crate) async fn capacity(
+    ctx: &Context,
+    agent: &AgentDeployment,
+    prepared: &Prepared,
+    step: &Step,
+) -> Result<(), Error> {
+    let key = key(agent);
+    let Some(owner) = Owner::of(agent) else { return Ok(()) };
+    for (hash, size) in &step.wanted.sizes {
+        let revision = revisions::stored(ctx, &key, agent, prepared, hash).await?;
+        run(ctx, &key, &owner, &revision, *size).await?;
+    }
+    Ok(())
 }
 
 /// The objects of a revision that should run.

@@ -16,7 +16,7 @@ use super::perform::{create, delete};
 use super::prepare::Prepared;
 use crate::api::{AgentDeployment, AgentDeploymentSpec, BASIC, FreezeWindow, Launch, LaunchPlanSpec, Phase, clip};
 use crate::children::{self, Owner};
-use crate::launch::{self, Plan, PlanError, Window, WindowError, WrittenPlan};
+use crate::launch::{self, Plan, PlanError, WantedRevision, Window, WindowError, WrittenPlan};
 
 /// A copy that could not be read is read again after so long.
 const UNREADABLE: SignedDuration = SignedDuration::from_secs(3);
@@ -134,12 +134,19 @@ pub(crate) async fn in_force(
             (None, Some(ctx.now() + UNREADABLE))
         }
     };
+    let unread = retry_at.is_some();
     let mut changed = prepared.as_ref().clone();
     changed.retry_at = changed.retry_at.into_iter().chain(retry_at).min();
     if prepared.judge.written.is_some() {
         let old = copy.or_else(|| Some(launch::basic(&agent.spec)).filter(|basic| basic.hash == *hash));
         let tightens = old.is_some_and(|old| launch::only_tightens(&old, &prepared.plan));
         changed.plan.tightens = tightens.then(|| hash.clone());
+        if unread {
+            // whether it only tightens is known when the copy can be read: until then nothing restarts, and nothing rises
+            changed.plan.hash.clone_from(hash);
+            let message = "the stored copy of the launch's plan cannot be read; it is tried again".to_owned();
+            changed.wanted = WantedRevision::Unknown { reason: "Unreadable".to_owned(), message };
+        }
     } else {
         // without a copy the built-in triggers judge, and the launch stays in its stage
         changed.plan = copy.unwrap_or_else(|| Plan { hash: hash.clone(), ..prepared.plan.clone() });
@@ -150,7 +157,7 @@ pub(crate) async fn in_force(
 /// The launch that a plan judges; a rollback asks nobody.
 fn running(agent: &AgentDeployment) -> Option<&Launch> {
     let launch = agent.status.as_ref()?.state.launch.as_ref()?;
-    Some(launch).filter(|launch| matches!(launch.phase, Phase::Progressing | Phase::Promoting))
+    Some(launch).filter(|launch| matches!(launch.phase, Phase::Progressing | Phase::Promoting | Phase::Soaking))
 }
 
 /// The stored plan with this hash, if there is one that can be trusted.

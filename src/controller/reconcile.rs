@@ -56,7 +56,7 @@ pub(crate) async fn reconcile(watched: &WatchedAgent, ctx: &Context) -> Result<A
     commit::commit(ctx, &agent, &seen, &step, now).await?; // a decision whose write failed is remembered all the same
     let performed = match fallen {
         Ok(()) => perform::perform(ctx, &agent, &prepared, &seen, &step, (!falling).then_some(&live)).await,
-        failed => failed,
+        failed => perform::capacity(ctx, &agent, &prepared, &step).await.and(failed),
     };
     commit::tell(ctx, &agent, &step).await;
     let answered = people::answer(ctx, &key, &seen.people, &step.state).await;

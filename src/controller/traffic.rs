@@ -44,7 +44,7 @@ pub(crate) async fn traffic(
         None => route(ctx, agent, &owner, seen, step, live).await,
     };
     let on_service = service(ctx, agent, &owner, prepared, step, live).await;
-    on_route.and(on_service).and(adopted::leave_others(ctx, agent).await)
+    on_route.and(on_service)
 }
 
 /// A user's route; one that Sluice made before goes once the user's is there.
@@ -305,7 +305,9 @@ async fn write_service(
     let written = live.map(|service| service.annotations().clone()).unwrap_or_default();
     fence(ctx, format!("Service {name}"), &written)?;
     let stable = step.state.stable.as_ref().map(|stable| &stable.revision);
-    if let Some(canary) = step.wanted.service.as_ref().filter(|wanted| Some(*wanted) != stable) {
+    let selected = live.and_then(children::selected_revision);
+    let moves = |wanted: &&String| Some(*wanted) != stable && selected.as_ref() != Some(*wanted); // a mark alone moves nobody
+    if let Some(canary) = step.wanted.service.as_ref().filter(moves) {
         may_rise(ctx, agent, step, (canary, 100), traffic::decision(&written).as_ref()).await?;
     }
     let version = live.and_then(|live| live.metadata.resource_version.clone());

@@ -10,7 +10,7 @@ use super::soak::give_back;
 use super::step::{Notes, index};
 use super::time::{after, between, human};
 use super::wanted::{canary_share, read_back};
-use super::{Decision, Observation, Plan, Programmed, Route, WantedRevision, gates, triggers};
+use super::{Decision, Observation, Plan, Programmed, Route, Shares, WantedRevision, gates, triggers};
 use crate::api::{DeadlineOutcome, Launch, Outcome, Phase, RejectedRevision, StableRevision, State, Verdict, clip};
 
 /// A rollback ends without the gateway's answer after so long: the weight is 0 in the route, and a dead gateway serves nobody.
@@ -140,6 +140,7 @@ pub(super) fn take_back(
         give_back(&launch, state, now);
     }
     launch.phase = Phase::RollingBack;
+    launch.held = false;
     launch.served |= launch.weight > 0;
     launch.outcome = Some(outcome);
     launch.reason = Some(decision.reason.clone());
@@ -169,6 +170,10 @@ fn lower(launch: &mut Launch, seen: &Observation, now: Timestamp) {
     let guarded = launch.reason.as_deref() != Some(ABORTED) && seen.replicas > 0;
     if guarded && !launch.stable.as_ref().is_none_or(serves) && canary_share(launch, seen) > 0 {
         launch.weight = launch.weight.min(canary_share(launch, seen)); // a rise that is not written yet never is
+        launch.only = match &seen.route {
+            Route::Seen { shares: Shares::Matched { only, .. }, .. } => only.clone(),
+            _ => Vec::new(),
+        };
         return;
     }
     if launch.weight > 0 {

@@ -352,11 +352,11 @@ pub(super) fn promote(
     notes: &mut Notes,
 ) {
     let first = launch.stable.is_none();
-    if let Some(why) = held_forward(launch, seen, now, notes).filter(|_| !service_moved(launch, seen)) {
-        launch.message = Some(clip(&why, 512));
+    if !service_moved(launch, seen) && seen.replicas > 0 && goes_without_pods(launch, seen, notes) {
         return;
     }
-    if !service_moved(launch, seen) && seen.replicas > 0 && goes_without_pods(launch, seen, notes) {
+    if let Some(why) = held_forward(launch, seen, now, notes).filter(|_| !service_moved(launch, seen)) {
+        launch.message = Some(clip(&why, 512));
         return;
     }
     if !service_moved(launch, seen)

@@ -116,12 +116,16 @@ pub fn of_a_rise(rise: &Rise<'_>) -> Kept {
     Ok(())
 }
 
-/// Whether a decision gives a canary more than it has: only such a one may be refused.
+/// Whether a decision goes forward (a launch, a stage, a share): only such a one may be refused.
 pub fn raises(decided: &Decided<'_>) -> bool {
     let step = decided.step;
     let more = |launch: &Launch| {
         let now = share_of(&launch.revision, &decided.seen.route, decided.seen.service.as_deref());
-        asked_for(&launch.revision, step) > now || moved(decided).is_some_and(|(old, new)| new.weight > old.weight)
+        let onward = moved(decided).is_none_or(|(old, new)| {
+            let left = old.phase == Phase::Progressing && new.phase == Phase::Promoting;
+            new.weight > old.weight || new.stage > old.stage || left
+        });
+        asked_for(&launch.revision, step) > now || onward
     };
     running(&step.state).is_some_and(more)
 }

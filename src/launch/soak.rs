@@ -46,7 +46,12 @@ pub(super) fn go_on(
         |stable| format!("triggers still return to {stable}"),
     );
     launch.message = Some(format!("soaks until {due:.0}: {undo}"));
-    if let WantedRevision::Unknown { message, .. } = &seen.wanted {
+    let unclear = match &seen.wanted {
+        WantedRevision::Unknown { message, .. } => Some(message),
+        WantedRevision::Refused { revision, message, .. } => Some(message).filter(|_| *revision == launch.revision),
+        WantedRevision::Known(_) => None,
+    };
+    if let Some(message) = unclear {
         launch.message = Some(clip(&format!("soaks until this is mended: {message}; {undo}"), 512));
         return; // its plan may be what cannot be known: an end would rest on another one
     }

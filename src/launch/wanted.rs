@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Decision, Observation, Plan, Programmed, Route, Shares, Wanted, capacity};
+use super::{Decision, Observation, Plan, Programmed, Route, Shares, Wanted, capacity, freeze};
 use crate::api::{Launch, Outcome, Phase, State};
 
 /// The cluster as it should be now.
@@ -76,7 +76,8 @@ fn service(state: &State, running: Option<&Launch>, seen: &Observation) -> Optio
             (Route::Seen { programmed: Programmed::Yes, .. }, _) => read_back(launch, seen),
             _ => false,
         };
-        if confirmed || service_moved(launch, seen) {
+        let holds = launch.held || seen.paused || freeze::holds(launch.trusted, seen).is_some();
+        if confirmed && !holds || service_moved(launch, seen) {
             return Some(launch.revision.clone());
         }
     }

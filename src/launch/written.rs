@@ -159,6 +159,7 @@ pub fn only_tightens(old: &Plan, new: &Plan) -> bool {
     let stages = old.stages.len() == new.stages.len()
         && old.stages.iter().zip(&new.stages).all(|(old, new)| {
             (&old.name, old.weight, old.deadline, old.then) == (&new.name, new.weight, new.deadline, new.then)
+                && old.only == new.only
                 && old.min_duration <= new.min_duration
                 && old.gates.iter().all(|gate| new.gates.contains(gate))
         });

@@ -223,3 +223,24 @@ fn a_gate_that_is_added_to_the_running_stage_holds_it() {
     assert_eq!((sim.weight(), sim.launch().verdicts.len()), (5, 2));
     sim.until(700, "two", |sim| sim.launch().stage_name == "two");
 }
+
+#[test]
+fn the_service_does_not_move_in_a_freeze_though_the_gateway_has_taken_everything() {
+    let mut sim = in_stage("three");
+    sim.until(200, "100%", |sim| sim.weight() == 100 && sim.seen.service.as_deref() == Some(OCHRE));
+    sim.freeze(3600);
+    sim.run(20);
+    assert_eq!(sim.seen.service.as_deref(), Some(OCHRE));
+    sim.thaw();
+    sim.until(5, "moved", |sim| sim.seen.service.as_deref() == Some(TEAL));
+}
+
+#[test]
+fn a_promotion_that_is_frozen_still_takes_the_traffic_from_a_canary_without_pods() {
+    let mut sim = in_stage("three");
+    sim.until(200, "promotion", |sim| sim.launch().phase == Phase::Promoting);
+    sim.freeze(3600);
+    sim.broken.push(TEAL);
+    sim.run(3);
+    assert_eq!(sim.weight(), 0, "nobody is sent to nothing");
+}

@@ -27,7 +27,7 @@ fn by_jane(sim: &Sim, name: &str, verb: DecisionVerb) -> Given {
 
 impl Sim {
     /// Jane decides.
-    fn decides(&mut self, name: &str, verb: DecisionVerb) -> &mut Self {
+    pub(super) fn decides(&mut self, name: &str, verb: DecisionVerb) -> &mut Self {
         self.decides_with(name, verb, |_| {})
     }
 

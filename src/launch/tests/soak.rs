@@ -515,3 +515,34 @@ fn runs_are_summed_over_the_pods_whatever_the_gauge_says() {
     assert_eq!(question.metric.gauge.unwrap().across, crate::api::Across::Sum);
     assert_eq!(question.bounds.high, Some(rust_decimal::Decimal::ZERO));
 }
+
+#[test]
+fn a_plan_that_is_gone_ends_no_soak() {
+    let mut sim = soaking();
+    sim.seen.wanted =
+        WantedRevision::Refused { revision: TEAL.into(), reason: "PlanMissing".into(), message: "create it".into() };
+    sim.run(200);
+    assert_eq!(sim.launch().phase, Phase::Soaking, "an end would rest on another plan");
+    sim.say("bypass", Verdict::Fail).run(3);
+    assert_eq!(sim.stable(), OCHRE, "triggers go on");
+}
+
+#[test]
+fn an_abort_in_soak_returns_to_the_previous_revision() {
+    let mut sim = soaking();
+    sim.decides("stop", crate::api::DecisionVerb::Abort).run(3);
+    assert_eq!((sim.stable(), sim.seen.service.as_deref()), (OCHRE, Some(OCHRE)));
+    assert!(is_rejected(&sim, TEAL));
+}
+
+#[test]
+fn a_revision_that_waits_for_a_freeze_cuts_no_soak_short() {
+    let mut sim = soaking();
+    let until = after(sim.now, seconds(50));
+    let open = Some(Frozen { window: "peak-week".to_owned(), until });
+    sim.seen.freeze = Freeze { open, changes_at: Some(until) };
+    sim.want("mauve").run(10);
+    assert_eq!((sim.launch().phase, sim.launch().number), (Phase::Soaking, 1));
+    sim.seen.freeze = Freeze::default();
+    sim.until(6, "a launch", |sim| sim.launch().number == 2);
+}

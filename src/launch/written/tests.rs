@@ -140,6 +140,10 @@ fn a_copy_says_the_same_and_an_altered_one_does_not() {
     assert_ne!(altered.resolve().unwrap().hash, written.resolve().unwrap().hash);
 }
 
+fn matching() -> Vec<api::RequestMatch> {
+    serde_json::from_str(r#"[{"headers": [{"name": "x-risk", "value": "low"}]}]"#).unwrap()
+}
+
 #[test]
 fn an_edit_that_makes_anything_easier_is_no_tightening() {
     let base = judged(r#"{"planRef": {"name": "p"}}"#, GATEWAY, Some(&production())).unwrap();
@@ -154,6 +158,7 @@ fn an_edit_that_makes_anything_easier_is_no_tightening() {
         ("a stage less", edited(|plan| drop(plan.stages.as_mut().unwrap().pop()))),
         ("a shorter stage", edited(|plan| plan.stages.as_mut().unwrap()[0].min_duration = None)),
         ("another share", edited(|plan| plan.stages.as_mut().unwrap()[0].traffic = 20)),
+        ("other requests", edited(|plan| plan.stages.as_mut().unwrap()[0].only = matching())),
         ("another deadline", edited(|plan| plan.stage_defaults = None)),
         ("another name", edited(|plan| plan.stages.as_mut().unwrap()[0].name = "x".to_owned())),
     ] {
