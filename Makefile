@@ -74,7 +74,7 @@ check: lint check-generated ## everything that needs no cluster and runs no test
 
 .PHONY: unit
 unit: ## tests that need no cluster
-	SLUICE_MODEL_SECONDS=120 cargo test --workspace --locked --lib --bins
+	SLUICE_MODEL_SECONDS=60 cargo test --workspace --locked --lib --bins
 	go test -C tools/cluster ./...
 
 .PHONY: model
