@@ -17,6 +17,8 @@ use crate::api::{Launch, Outcome, PendingRevision, Phase, RejectedRevision, Seen
 
 /// A new revision is left alone for so long, so that edits close together are one launch.
 pub const QUIET: Duration = Duration::from_secs(3);
+/// Pods are ready for so long before they get traffic: EndpointSlices, and the gateways that follow them, lag behind readiness.
+const KNOWN: Duration = Duration::from_secs(2);
 
 /// No launch runs: begins one if the spec asks for a revision that may be launched.
 pub(super) fn begin(
@@ -235,7 +237,7 @@ pub(super) fn climb(launch: &mut Launch, plan: &Plan, seen: &Observation, now: T
         launch.message = Some(clip(&why, 512));
         return;
     }
-    if let Some(why) = lacks_capacity(launch, capacity::of_stage(stage, plan, seen), seen) {
+    if let Some(why) = lacks_capacity(launch, capacity::of_stage(stage, plan, seen), seen, now, notes) {
         launch.message = Some(why);
         return;
     }
@@ -312,14 +314,27 @@ fn goes_without_pods(launch: &mut Launch, seen: &Observation, notes: &mut Notes)
     true
 }
 
-/// Pods that are missing before the weight may rise, in words.
-fn lacks_capacity(launch: &Launch, needed: i32, seen: &Observation) -> Option<String> {
+/// Pods that are missing before the weight may rise, in words. Pods that have just become ready are not yet known to every
+/// gateway: a request that is sent to them at once finds nobody.
+fn lacks_capacity(
+    launch: &Launch,
+    needed: i32,
+    seen: &Observation,
+    now: Timestamp,
+    notes: &mut Notes,
+) -> Option<String> {
     let none = Pods::default();
     let pods = seen.pods.get(&launch.revision).unwrap_or(&none);
-    let trouble = pods.image_pull.as_ref().or(pods.crash_loop.as_ref()).or(pods.refused.as_ref());
-    let trouble = trouble.map(|trouble| format!(" ({trouble})")).unwrap_or_default();
-    let text = || format!("waiting for pods of {}: {}/{needed} ready{trouble}", launch.revision, pods.ready);
-    (pods.ready < needed).then(|| clip(&text(), 512))
+    if pods.ready < needed {
+        let trouble = pods.image_pull.as_ref().or(pods.crash_loop.as_ref()).or(pods.refused.as_ref());
+        let trouble = trouble.map(|trouble| format!(" ({trouble})")).unwrap_or_default();
+        let text = format!("waiting for pods of {}: {}/{needed} ready{trouble}", launch.revision, pods.ready);
+        return Some(clip(&text, 512));
+    }
+    let known = after(pods.all_ready_since?, KNOWN);
+    let waits = launch.stable.is_some() && now < known;
+    notes.wakes.extend(waits.then_some(known));
+    waits.then(|| format!("waiting until the gateway knows the pods of {}", launch.revision))
 }
 
 /// What the gateway has not confirmed, in words.
@@ -360,7 +375,7 @@ pub(super) fn promote(
         return;
     }
     if !service_moved(launch, seen)
-        && let Some(why) = lacks_capacity(launch, seen.replicas, seen)
+        && let Some(why) = lacks_capacity(launch, seen.replicas, seen, now, notes)
     {
         launch.message = Some(why);
         return;

@@ -543,3 +543,13 @@ fn a_weight_that_nobody_asked_for_falls_even_when_no_launch_runs() {
     assert!(step.wanted.falling);
     assert_eq!(step.wanted.shares, Some(Shares::AtRest));
 }
+
+#[test]
+fn pods_that_have_just_become_ready_get_no_traffic_before_gateways_can_know_them() {
+    let mut sim = Sim::with_stable();
+    sim.want(TEAL);
+    sim.until(20, "ready pods", |sim| sim.seen.pods.get(TEAL).is_some_and(|pods| pods.ready > 0));
+    let ready = sim.now;
+    sim.until(10, "traffic", |sim| sim.weight() > 0);
+    assert!(sim.now >= after(ready, seconds(2)), "a request would have found nobody");
+}
