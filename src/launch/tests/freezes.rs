@@ -1,5 +1,6 @@
 //! A freeze holds everything that goes forward and nothing that goes back; and an edit that only tightens restarts nothing.
 
+use super::scenarios::launched_to;
 use super::*;
 use crate::api::Launch;
 use crate::api::conditions::is_true;
@@ -26,15 +27,6 @@ impl Sim {
             .map(|c| format!("{} {} {}", c.status, c.reason, c.message))
             .unwrap()
     }
-}
-
-fn in_stage(stage: &str) -> Sim {
-    let mut sim = Sim::with_stable();
-    sim.want(TEAL);
-    sim.until(200, stage, |sim| {
-        sim.state.launch.as_ref().is_some_and(|l| l.stage_name == stage && l.began_at.is_some())
-    });
-    sim
 }
 
 #[test]
@@ -74,7 +66,7 @@ fn at_rest_a_freeze_wakes_nobody() {
 
 #[test]
 fn no_weight_rises_in_a_freeze_and_the_deadline_stands_still() {
-    let mut sim = in_stage("one");
+    let mut sim = launched_to("one");
     sim.freeze(10_000);
     sim.run(5000);
     assert_eq!((sim.weight(), sim.launch().stage_name.as_str()), (5, "one"), "longer than the stage's deadline of 1h");
@@ -86,7 +78,7 @@ fn no_weight_rises_in_a_freeze_and_the_deadline_stands_still() {
 
 #[test]
 fn a_running_launch_is_looked_at_when_a_window_opens() {
-    let mut sim = in_stage("one");
+    let mut sim = launched_to("one");
     sim.say("success", Verdict::Pass);
     let opens = after(sim.now, seconds(3));
     sim.seen.freeze.changes_at = Some(opens);
@@ -95,7 +87,7 @@ fn a_running_launch_is_looked_at_when_a_window_opens() {
 
 #[test]
 fn nothing_becomes_stable_in_a_freeze() {
-    let mut sim = in_stage("three");
+    let mut sim = launched_to("three");
     sim.until(60, "100%", |sim| sim.weight() == 50 && sim.launch().phase == Phase::Promoting);
     sim.freeze(1000);
     sim.run(30);
@@ -105,7 +97,7 @@ fn nothing_becomes_stable_in_a_freeze() {
 
 #[test]
 fn a_trigger_fires_in_a_freeze() {
-    let mut sim = in_stage("two");
+    let mut sim = launched_to("two");
     sim.freeze(1000);
     sim.say("bypass", Verdict::Fail);
     sim.until(10, "taken back", |sim| sim.weight() == 0);
@@ -114,7 +106,7 @@ fn a_trigger_fires_in_a_freeze() {
 
 #[test]
 fn a_newer_revision_takes_the_canary_back_in_a_freeze_and_waits_itself() {
-    let mut sim = in_stage("two");
+    let mut sim = launched_to("two");
     sim.freeze(1000);
     sim.want("mauve");
     sim.until(60, "taken back", |sim| sim.launch().phase == Phase::Complete);
@@ -124,7 +116,7 @@ fn a_newer_revision_takes_the_canary_back_in_a_freeze_and_waits_itself() {
 
 #[test]
 fn a_spec_that_goes_back_to_stable_aborts_in_a_freeze() {
-    let mut sim = in_stage("two");
+    let mut sim = launched_to("two");
     sim.freeze(1000);
     sim.want(OCHRE);
     sim.until(60, "aborted", |sim| sim.launch().outcome == Some(Outcome::Aborted) && sim.weight() == 0);
@@ -132,7 +124,7 @@ fn a_spec_that_goes_back_to_stable_aborts_in_a_freeze() {
 
 #[test]
 fn going_back_to_a_trusted_revision_is_never_frozen() {
-    let mut sim = in_stage("three");
+    let mut sim = launched_to("three");
     sim.until(200, "stable", |sim| sim.stable() == TEAL);
     sim.freeze(1000);
     sim.want(OCHRE);
@@ -141,7 +133,7 @@ fn going_back_to_a_trusted_revision_is_never_frozen() {
 
 #[test]
 fn a_canary_that_lost_its_pods_gets_no_traffic_back_in_a_freeze() {
-    let mut sim = in_stage("two");
+    let mut sim = launched_to("two");
     sim.freeze(1000);
     sim.broken.push(TEAL);
     sim.until(10, "without traffic", |sim| sim.weight() == 0);
@@ -154,7 +146,7 @@ fn a_canary_that_lost_its_pods_gets_no_traffic_back_in_a_freeze() {
 
 #[test]
 fn a_plan_that_is_gone_holds_the_launch_and_its_triggers_go_on() {
-    let mut sim = in_stage("two");
+    let mut sim = launched_to("two");
     let (reason, message) = ("PlanMissing".to_owned(), "LaunchPlan production does not exist: create it".to_owned());
     sim.seen.wanted = WantedRevision::Refused { revision: TEAL.to_owned(), reason, message };
     sim.run(60);
@@ -191,7 +183,7 @@ fn a_plan_that_is_gone_at_rest_leaves_stable_alone_and_holds_the_next_launch() {
 
 #[test]
 fn a_spec_that_goes_back_to_stable_aborts_though_the_plan_is_gone() {
-    let mut sim = in_stage("two");
+    let mut sim = launched_to("two");
     let (reason, message) = ("PlanMissing".to_owned(), "create it".to_owned());
     sim.seen.wanted = WantedRevision::Refused { revision: OCHRE.to_owned(), reason, message };
     sim.until(60, "aborted", |sim| sim.launch().outcome == Some(Outcome::Aborted) && sim.weight() == 0);
@@ -199,7 +191,7 @@ fn a_spec_that_goes_back_to_stable_aborts_though_the_plan_is_gone() {
 
 #[test]
 fn an_edit_that_only_tightens_restarts_nothing_and_is_obeyed_at_once() {
-    let mut sim = in_stage("two");
+    let mut sim = launched_to("two");
     let clocks = |launch: &Launch| (launch.entered_at, launch.began_at, launch.weight, launch.stage);
     let before = clocks(sim.launch());
     sim.plan.tightens = Some("plan-1".to_owned());
@@ -214,7 +206,7 @@ fn an_edit_that_only_tightens_restarts_nothing_and_is_obeyed_at_once() {
 
 #[test]
 fn a_gate_that_is_added_to_the_running_stage_holds_it() {
-    let mut sim = in_stage("one");
+    let mut sim = launched_to("one");
     sim.plan.tightens = Some("plan-1".to_owned());
     sim.plan.hash = "plan-2".to_owned();
     let check = GateCheck::Health(seconds(600));
@@ -226,7 +218,7 @@ fn a_gate_that_is_added_to_the_running_stage_holds_it() {
 
 #[test]
 fn the_service_does_not_move_in_a_freeze_though_the_gateway_has_taken_everything() {
-    let mut sim = in_stage("three");
+    let mut sim = launched_to("three");
     sim.until(200, "100%", |sim| sim.weight() == 100 && sim.seen.service.as_deref() == Some(OCHRE));
     sim.freeze(3600);
     sim.run(20);
@@ -237,7 +229,7 @@ fn the_service_does_not_move_in_a_freeze_though_the_gateway_has_taken_everything
 
 #[test]
 fn a_promotion_that_is_frozen_still_takes_the_traffic_from_a_canary_without_pods() {
-    let mut sim = in_stage("three");
+    let mut sim = launched_to("three");
     sim.until(200, "promotion", |sim| sim.launch().phase == Phase::Promoting);
     sim.freeze(3600);
     sim.broken.push(TEAL);
