@@ -107,7 +107,7 @@ test-cluster: images ## the tests on a cluster of their own
 	$(CLUSTER) up --name $(TEST_CLUSTER); \
 	$(CLUSTER) load --name $(TEST_CLUSTER) $(IMAGE_TARS); \
 	. .cluster/$(TEST_CLUSTER)/env; export PROMETHEUS_BIN=$$($(CLUSTER) path prometheus prometheus); \
-	RUST_TEST_THREADS=6 cargo test --workspace --locked --no-fail-fast
+	RUST_TEST_THREADS=6 cargo test --workspace --locked --no-fail-fast --test '*'
 
 # ---- upgrade
 

@@ -25,7 +25,7 @@ pub struct AgentDeploymentStatus {
     /// The line that `kubectl get` prints.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<Summary>,
-    /// Ready, Launched, Progressing, Stalled; Reconciling only while a launch runs (for kstatus).
+    /// Ready, Launched, Progressing, Stalled; Reconciling only while a launch is about to begin or runs (for kstatus).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,

@@ -87,7 +87,11 @@ pub fn conditions(
         }
     } else {
         set(conditions, (PROGRESSING, false, "NoLaunch", "no launch runs"), generation, now);
-        clear(conditions, RECONCILING);
+        match &state.pending {
+            // kstatus would say Current of a spec that nobody has begun to launch
+            Some(_) => set(conditions, (RECONCILING, true, &reason, &message), generation, now),
+            None => clear(conditions, RECONCILING),
+        }
     }
     let (reason, message) =
         problem(state, seen).unwrap_or_else(|| ("Fine".to_owned(), "nobody needs to act".to_owned()));

@@ -319,6 +319,25 @@ fn edits_close_together_are_one_launch() {
 }
 
 #[test]
+fn whoever_waits_for_an_edit_by_kstatus_waits_from_its_quiet_time_on() {
+    let reconciling = |sim: &Sim| {
+        let mut conditions = Vec::new();
+        super::super::conditions(&mut conditions, &sim.state, &sim.seen, Some(2), sim.now);
+        conditions.into_iter().find(|condition| condition.type_ == "Reconciling").map(|condition| condition.reason)
+    };
+    let mut sim = Sim::with_stable();
+    sim.run(2);
+    assert_eq!(reconciling(&sim), None);
+    sim.want(TEAL).tick();
+    assert_eq!(reconciling(&sim).as_deref(), Some("Pending"));
+    sim.until(5, "a launch", |sim| sim.state.launch.is_some());
+    assert_eq!(reconciling(&sim).as_deref(), Some("Progressing"));
+    sim.until(200, "the end", |sim| sim.stable() == TEAL);
+    sim.run(2);
+    assert_eq!(reconciling(&sim), None);
+}
+
+#[test]
 fn only_replicas_change_sizes_and_nothing_else() {
     let mut sim = launched_to("two");
     sim.seen.replicas = 8;
