@@ -372,6 +372,7 @@ pub async fn probe(config: &Config) -> anyhow::Result<String> {
 }
 
 /// Where requests go, and the connections they go on.
+#[derive(Debug, Clone)]
 pub(crate) struct Target {
     url: Url,
     host: Option<header::HeaderValue>,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use demo::load::{Config as LoadConfig, Load, Snapshot, probe};
+use demo::stream::{Run, Steady};
 use k8s_openapi::jiff::Timestamp;
 use kube::{
     Client, Config,
@@ -35,6 +36,8 @@ const HOSTNAME: &str = "refunds.example";
 const PATIENCE: Duration = Duration::from_mins(3);
 /// How long the load goes on after an end, so that what comes late is counted, too.
 const AFTERMATH: Duration = Duration::from_secs(5);
+/// How many seconds a streamed run takes, and how often one begins, while many changes are measured.
+const STREAM: (u64, Duration) = (10, Duration::from_secs(2));
 
 /// Tells it all. An error is a story that went another way.
 pub(crate) async fn tell(options: &Options, screen: &Screen) -> anyhow::Result<()> {
@@ -57,14 +60,11 @@ pub(crate) async fn tell(options: &Options, screen: &Screen) -> anyhow::Result<(
     let watches = Watches::start(&client, NAMESPACE, AGENT);
     let story = Story { options, screen, cluster, watches };
     story.first_release(&load).await?;
+    if options.promotions + options.rollbacks > 0 {
+        return story.many_changes(&load).await;
+    }
     let load = Load::start(&load)?;
     story.good_change(&load).await?;
-    if options.promotions > 0 {
-        story.many_good_changes(&load, options.promotions).await?;
-    }
-    if options.rollbacks > 0 {
-        return story.many_bad_changes(load, options.rollbacks).await;
-    }
     let rollback = story.bad_change(load).await?;
     story.end(&rollback)
 }
@@ -129,6 +129,38 @@ impl Story<'_> {
         self.table().await?;
         let now = load.snapshot();
         say(self.screen, if now.lost == 0 { Tone::Good } else { Tone::Bad }, &tally(&now));
+        Ok(())
+    }
+
+    /// Many changes instead of the story's two, under steady load and streamed runs that outlast a change of weight.
+    async fn many_changes(&self, load: &LoadConfig) -> anyhow::Result<()> {
+        self.wait_for_runs().await?;
+        let streams =
+            Steady::start(&LoadConfig { url: self.options.gateway_url.clone(), ..load.clone() }, STREAM.0, STREAM.1)?;
+        let load = Load::start(load)?;
+        self.good_change(&load).await?;
+        if self.options.promotions > 0 {
+            self.many_good_changes(&load, self.options.promotions).await?;
+        }
+        let measured = self.many_bad_changes(load, self.options.rollbacks).await;
+        let streams = streams.ended().await?;
+        let broken: Vec<&Run> = streams.iter().filter(|run| run.broken.is_some()).collect();
+        let tone = if broken.is_empty() { Tone::Good } else { Tone::Bad };
+        let text = format!("streamed runs of {} s that broke: {} of {}", STREAM.0, broken.len(), streams.len());
+        say(self.screen, tone, &text);
+        for run in broken.iter().take(10) {
+            say(self.screen, Tone::Bad, &format!("  {run:?}"));
+        }
+        measured?;
+        anyhow::ensure!(broken.is_empty(), "{} streamed runs broke", broken.len());
+        Ok(())
+    }
+
+    /// A revision that loses its traffic keeps its pods until its runs have ended.
+    async fn wait_for_runs(&self) -> anyhow::Result<()> {
+        let drain = r#"{"spec":{"drain":{"deadline":"1m"}}}"#;
+        let patch = format!("patch agentdeployment {AGENT} -n {NAMESPACE} --type merge -p {drain}");
+        say(self.screen, Tone::Plain, &self.cluster.kubectl(&patch).await?);
         Ok(())
     }
 

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use k8s_openapi::jiff::Timestamp;
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::MissedTickBehavior;
 
 use crate::load::{Config, REVISION_HEADER, Target};
 
@@ -42,19 +43,12 @@ impl Streams {
     /// # Errors
     /// One of them was not answered by the agent.
     pub async fn open(config: &Config, seconds: u64, count: usize) -> anyhow::Result<Self> {
-        let url = format!("{}/runs/stream?seconds={seconds}", config.url.trim_end_matches('/'));
-        let timeout = Duration::from_secs(seconds) + Duration::from_mins(1);
-        let target = Target::new(&Config { url, timeout, ..config.clone() })?;
+        let target = target(config, seconds)?;
         let (tell, mut first) = mpsc::channel(count.max(1));
         let mut runs = JoinSet::new();
         for _ in 0..count {
-            let answer = target.send().await?;
-            let revision = answer.headers().get(REVISION_HEADER).and_then(|value| value.to_str().ok());
-            let revision = revision.with_context(|| format!("{} by somebody else", answer.status()))?.to_owned();
-            if !answer.status().is_success() {
-                bail!("revision {revision} answered {}", answer.status());
-            }
-            runs.spawn(follow(answer, revision, tell.clone()));
+            let (answer, revision) = begin(&target).await?;
+            runs.spawn(follow(answer, revision, Some(tell.clone())));
         }
         drop(tell);
         let mut revisions = Vec::new();
@@ -78,13 +72,81 @@ impl Streams {
     }
 }
 
+/// One run after the other, each begun a while after the one before, whoever answers it.
+#[derive(Debug)]
+pub struct Steady {
+    stop: watch::Sender<bool>,
+    runs: JoinHandle<Vec<Run>>,
+}
+
+impl Steady {
+    /// Begins a run of so many seconds every now and then, until it is stopped. `config.url` is as for [`Streams::open`].
+    ///
+    /// # Errors
+    /// The address cannot be one.
+    pub fn start(config: &Config, seconds: u64, every: Duration) -> anyhow::Result<Self> {
+        let target = target(config, seconds)?;
+        let (stop, mut stopped) = watch::channel(false);
+        let runs = tokio::spawn(async move {
+            let mut runs = JoinSet::new();
+            let mut turn = tokio::time::interval(every);
+            turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                tokio::select! {
+                    _ = turn.tick() => drop(runs.spawn(run(target.clone()))),
+                    _ = stopped.changed() => return runs.join_all().await,
+                }
+            }
+        });
+        Ok(Self { stop, runs })
+    }
+
+    /// Begins no more, waits until all have ended, and says how.
+    ///
+    /// # Errors
+    /// A run panicked: a bug.
+    pub async fn ended(self) -> anyhow::Result<Vec<Run>> {
+        let _ = self.stop.send(true);
+        Ok(self.runs.await?)
+    }
+}
+
+/// A run from its request to its end. One that nobody answered is broken too.
+async fn run(target: Target) -> Run {
+    let asked = Timestamp::now();
+    match begin(&target).await {
+        Ok((answer, revision)) => follow(answer, revision, None).await,
+        Err(error) => {
+            let broken = Some(format!("it did not begin: {error:#}"));
+            Run { revision: String::new(), began: asked, ended: Timestamp::now(), broken }
+        }
+    }
+}
+
+fn target(config: &Config, seconds: u64) -> anyhow::Result<Target> {
+    let url = format!("{}/runs/stream?seconds={seconds}", config.url.trim_end_matches('/'));
+    let timeout = Duration::from_secs(seconds) + Duration::from_mins(1);
+    Target::new(&Config { url, timeout, ..config.clone() })
+}
+
+/// The answer to a run's request, and the revision that gave it.
+async fn begin(target: &Target) -> anyhow::Result<(reqwest::Response, String)> {
+    let answer = target.send().await?;
+    let revision = answer.headers().get(REVISION_HEADER).and_then(|value| value.to_str().ok());
+    let revision = revision.with_context(|| format!("{} by somebody else", answer.status()))?.to_owned();
+    if !answer.status().is_success() {
+        bail!("revision {revision} answered {}", answer.status());
+    }
+    Ok((answer, revision))
+}
+
 /// Reads a run to its end.
-async fn follow(mut answer: reqwest::Response, revision: String, tell: mpsc::Sender<String>) -> Run {
+async fn follow(mut answer: reqwest::Response, revision: String, tell: Option<mpsc::Sender<String>>) -> Run {
     let (began, mut told) = (Timestamp::now(), Vec::new());
     let broken = loop {
         match answer.chunk().await {
             Ok(Some(chunk)) => {
-                if told.is_empty() {
+                if let Some(tell) = tell.as_ref().filter(|_| told.is_empty()) {
                     let _ = tell.send(revision.clone()).await;
                 }
                 told.extend_from_slice(&chunk);
