@@ -135,11 +135,12 @@ impl Candidate {
         let act = self.elector.step(found.as_ref().map(view), begun);
         let transitions = match (&act, &found) {
             (Act::Wait, _) => return Ok(()),
-            (Act::TakeOver(transitions), _) => *transitions,
-            (Act::Renew, Some(lease)) => view(lease).transitions,
-            (Act::Create | Act::Renew, _) => 0,
+            (Act::Create(transitions) | Act::TakeOver(transitions), _) => *transitions,
+            (Act::Renew, found) => found.as_ref().map_or(0, |lease| view(lease).transitions),
         };
-        let transitions = transitions.max(highest); // a Lease that was made anew does not begin at 1 again
+        let before = self.reign.borrow().epoch;
+        let lowest = i32::try_from(before).unwrap_or(i32::MAX - 1) - i32::from(found.is_some());
+        let transitions = transitions.max(highest).max(lowest); // whoever deletes the Lease, or edits it: numbers only rise
         let lease = self.lease(found.as_ref(), transitions, &self.identity);
         let params = PostParams::default();
         match found {
@@ -147,7 +148,7 @@ impl Candidate {
             Some(_) => timeout(CALL, self.leases.replace(NAME, &params, &lease)).await??,
         };
         self.elector.wrote(begun);
-        let (epoch, before) = (i64::from(transitions) + 1, self.reign.borrow().epoch);
+        let epoch = i64::from(transitions) + 1;
         self.reign.send_modify(|reign| reign.epoch = epoch);
         if epoch != before {
             tracing::info!(epoch, "leading");
