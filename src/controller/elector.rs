@@ -211,19 +211,20 @@ mod tests {
     }
 
     proptest! {
-        /// Two candidates, each cut off, slow or stopped at random, and a Lease that is deleted now and then: they never
-        /// lead at the same instant.
+        /// Two candidates, each cut off, slow or stopped at random, and a Lease that is deleted once: they never lead at
+        /// the same instant.
         #[test]
         fn two_never_lead_at_once(
-            events in prop::collection::vec((0..2usize, 0..6u64, any::<bool>(), 0..12u64, prop::bool::weighted(0.1)), 1..300),
+            events in prop::collection::vec((0..2usize, 0..6u64, any::<bool>(), 0..12u64), 1..300),
+            deleted in 0..300usize,
         ) {
             let mut server = Server::default();
             let names = ["a", "b"];
             let mut electors = names.map(|name| Elector::new(name, LEASE, RENEW));
             let mut now = Instant::now();
-            for (who, wait, lost, slow, deleted) in events {
+            for (index, (who, wait, lost, slow)) in events.into_iter().enumerate() {
                 now += Duration::from_secs(wait);
-                if deleted && electors.iter().all(|elector| elector.seen.is_some()) {
+                if index == deleted && electors.iter().all(|elector| elector.seen.is_some()) {
                     server.record = None; // who has just started, and knows of nobody, leads at once
                 }
                 let read = server.read();
