@@ -74,6 +74,20 @@ impl Leadership {
     }
 }
 
+#[cfg(test)]
+impl Leadership {
+    /// A leader's, under this number.
+    pub(super) fn under(epoch: i64) -> Self {
+        let until = Some(Instant::now() + RENEW_WITHIN);
+        Self { reign: watch::channel(Reign { until, epoch }).1, found: Arc::new(watch::channel(0).0) }
+    }
+
+    /// The highest epoch that it was told of.
+    pub(super) fn found(&self) -> i64 {
+        *self.found.borrow()
+    }
+}
+
 /// Stands as a candidate until `stop`, then releases the Lease. Cancels `lost` when leadership was had and is gone.
 pub fn stand(
     client: Client,
