@@ -58,7 +58,7 @@ async fn write(
     }
     let edited = traffic::with_adopted_shares(&live, &key.1, wanted, &mark(ctx, step));
     let marks = traffic::marks_of(live.annotations(), &key.1);
-    if edited.spec == live.spec && !lacks_mark(step, &marks, ctx.calls.leadership.epoch()) {
+    if edited.spec == live.spec && !lacks_mark(&step.state, &marks, ctx.calls.leadership.epoch()) {
         return Ok(()); // the mark changes only together with the shares, with a fall, and with the leader of a launch
     }
     fence(&ctx.calls.leadership, format!("HTTPRoute {name}"), &marks)?;

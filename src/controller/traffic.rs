@@ -20,7 +20,7 @@ use super::perform::{FIELD_MANAGER, same_service};
 use super::prepare::Prepared;
 use super::reconcile::key;
 use super::{Error, adopted, guard, revisions};
-use crate::api::{AgentDeployment, Phase};
+use crate::api::{AgentDeployment, Phase, State};
 use crate::children::{self, Owner};
 use crate::launch::promises::Rise;
 use crate::launch::{Decision, Observation, Route, Shares, Step};
@@ -89,8 +89,8 @@ pub(super) fn mark<'a>(ctx: &Context, step: &'a Step) -> Mark<'a> {
 ///
 /// A launch that is taken back marks route and Service even where its weight is 0 already. And who comes to lead marks those
 /// of a launch that goes forward, before it judges the launch any further.
-pub(super) fn lacks_mark(step: &Step, found: &BTreeMap<String, String>, epoch: i64) -> bool {
-    let Some(launch) = &step.state.launch else { return false };
+pub(super) fn lacks_mark(state: &State, found: &BTreeMap<String, String>, epoch: i64) -> bool {
+    let Some(launch) = &state.launch else { return false };
     match launch.phase {
         Phase::RollingBack => traffic::decision(found).is_none_or(|written| written.launch != launch.id),
         Phase::Progressing | Phase::Promoting => traffic::epoch(found).is_some_and(|theirs| theirs < epoch),
@@ -172,7 +172,7 @@ async fn write_route(
     }
     let based = gateway.map_or_else(|| live.clone(), |gateway| traffic::with_base(&live, gateway));
     let marks = mark(ctx, step);
-    let unmarked = lacks_mark(step, live.annotations(), marks.epoch);
+    let unmarked = lacks_mark(&step.state, live.annotations(), marks.epoch);
     let edited = if unmarked {
         traffic::with_shares(&based, name, shares, &marks)
     } else {
@@ -273,7 +273,7 @@ async fn service(
         Ok(revision) => same_service(live, &children::agent_service(owner, revision.as_deref(), [].into())),
         Err(_) => children::selected_revision(live) == step.wanted.service,
     };
-    let unmarked = |live: &Service| lacks_mark(step, live.annotations(), ctx.calls.leadership.epoch());
+    let unmarked = |live: &Service| lacks_mark(&step.state, live.annotations(), ctx.calls.leadership.epoch());
     let mut found = match &live.service {
         Some(cached) if !live.fresh && !launching && owner.controls(cached) && right(cached) => return Ok(()),
         Some(read) if live.fresh => Some(read.clone()),
@@ -353,5 +353,36 @@ mod tests {
         let refused = fence(&leadership, "HTTPRoute a".to_owned(), &written("7")).unwrap_err();
         assert!(matches!(refused, Error::Fenced { theirs: 7, ours: 4, .. }), "{refused}");
         assert_eq!(leadership.found(), 7);
+    }
+
+    #[test]
+    fn a_new_leader_marks_what_a_launch_that_goes_forward_has_of_a_former_one_and_every_fall_is_marked() {
+        let state = |phase: &str| -> State {
+            let at = "2026-11-21T02:00:00Z";
+            let launch = json!({
+                "number": 2, "id": "a-2", "revision": "b", "planHash": "p", "phase": phase, "stage": 0, "stageName": "half",
+                "stages": 1, "weight": 50, "stableSize": 2, "startedAt": at, "enteredAt": at,
+            });
+            serde_json::from_value(json!({"launch": launch})).unwrap()
+        };
+        let written = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        };
+        let (none, former) = (written(&[]), written(&[(annotations::EPOCH, "4")]));
+        for phase in ["Progressing", "Promoting"] {
+            assert!(lacks_mark(&state(phase), &former, 5), "{phase}");
+            assert!(!lacks_mark(&state(phase), &former, 4), "{phase}: it is ours");
+            assert!(!lacks_mark(&state(phase), &none, 5), "{phase}: nobody wrote it");
+        }
+        for phase in ["Soaking", "Complete"] {
+            assert!(!lacks_mark(&state(phase), &former, 5), "{phase}");
+        }
+        let decided = |launch: &str| {
+            let about = [(annotations::LAUNCH, launch), (annotations::REVISION, "b")];
+            written(&[&about[..], &[(annotations::DECISION, "RolledBack")]].concat())
+        };
+        assert!(lacks_mark(&state("RollingBack"), &former, 4));
+        assert!(lacks_mark(&state("RollingBack"), &decided("a-1"), 4));
+        assert!(!lacks_mark(&state("RollingBack"), &decided("a-2"), 4));
     }
 }
