@@ -232,9 +232,8 @@ mod tests {
                 let act = electors[who].step(read.clone(), now);
                 now += Duration::from_millis(slow * 100);
                 let transitions = match act {
-                    Act::Create(transitions) => Some(transitions),
                     Act::Renew => read.as_ref().map(|r| r.transitions),
-                    Act::TakeOver(transitions) => Some(transitions),
+                    Act::Create(transitions) | Act::TakeOver(transitions) => Some(transitions),
                     Act::Wait => None,
                 };
                 if let Some(transitions) = transitions {

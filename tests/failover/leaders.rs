@@ -101,8 +101,8 @@ async fn a_rollback_is_finished_by_another_when_its_leader_is_cut_off_from_the_a
         let decided = "has(object.metadata.annotations) && 'sluice.dev/decision' in object.metadata.annotations";
         let no_rollback = Refusal::of_routes(&scene.agent, decided).await?;
         scene.quality(0.0);
-        let decides = |agent: &_| launch(agent).is_some_and(|launch| launch.phase == Phase::RollingBack);
-        scene.agent.until("rolling back", decides).await?;
+        let going_back = |agent: &_| launch(agent).is_some_and(|launch| launch.phase == Phase::RollingBack);
+        scene.agent.until("rolling back", going_back).await?;
         let cut = leader.cut_off()?;
         no_rollback.lift().await?;
         let done = scene.until_weight(&canary, 0).await?;
