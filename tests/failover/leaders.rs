@@ -32,8 +32,9 @@ async fn when_the_leader_of_two_is_killed_the_other_takes_the_canary_back() -> a
         let killed = leader.kill().await?;
         ensure!(share(&scene.agent.routes().get(&scene.agent.name).await?, &bad) == 50, "killed too late");
         let done = scene.until_weight(&bad, 0).await?;
-        within_promise("killed in a breach, 2 replicas", killed, reigns.taken_from(&pod, killed)?, done)?;
-        ensure!(reigns.after(killed).iter().all(|(_, holder, _)| *holder != pod), "{pod} was not gone");
+        let taken = reigns.taken_from(&pod, killed)?;
+        within_promise("killed in a breach, 2 replicas", killed, taken, done)?;
+        ensure!(reigns.after(taken).iter().all(|(_, holder, _)| *holder != pod), "{pod} was not gone");
         let launch = scene.agent.until_ended(2, Outcome::RolledBack).await?;
         ensure!(launch.reason.as_deref() == Some("TriggerFired"), "{launch:?}");
         scene.ensure_one_will(&bad)
