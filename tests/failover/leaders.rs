@@ -47,9 +47,9 @@ async fn when_the_leader_of_two_is_killed_the_other_takes_the_canary_back() -> a
 async fn a_leader_that_stood_still_past_its_lease_does_not_raise_what_its_successor_took_back() -> anyhow::Result<()> {
     let cluster = Cluster::with_sluice().await?;
     let scene = Scene::set(&cluster, "stopped", "1h").await?;
+    let canary = scene.launch().await?;
     with_replicas(&cluster, 2, async || {
         let (leader, reigns) = (Leader::find(&cluster).await?, Reigns::of(&cluster));
-        let canary = scene.launch().await?;
         let stopped = leader.stop()?;
         scene.quality(0.0);
         let done = scene.until_weight(&canary, 0).await?;
@@ -96,9 +96,9 @@ async fn a_leader_that_stood_still_in_the_middle_of_a_raise_does_not_finish_it()
 async fn a_rollback_is_finished_by_another_when_its_leader_is_cut_off_from_the_api_server() -> anyhow::Result<()> {
     let cluster = Cluster::with_sluice().await?;
     let scene = Scene::set(&cluster, "cutback", "1h").await?;
+    let canary = scene.launch().await?;
     with_replicas(&cluster, 3, async || {
         let (leader, reigns) = (Leader::find(&cluster).await?, Reigns::of(&cluster));
-        let canary = scene.launch().await?;
         let decided = "has(object.metadata.annotations) && 'sluice.dev/decision' in object.metadata.annotations";
         let no_rollback = Refusal::of_routes(&scene.agent, decided).await?;
         scene.quality(0.0);
@@ -183,9 +183,9 @@ async fn a_launch_goes_on_under_its_leader_and_a_higher_epoch_when_the_lease_is_
 async fn a_leader_below_the_epoch_on_a_route_refuses_its_own_write_until_it_is_above() -> anyhow::Result<()> {
     let cluster = Cluster::with_sluice().await?;
     let scene = Scene::set(&cluster, "fenced", "1h").await?;
+    let canary = scene.launch().await?;
     with_replicas(&cluster, 2, async || {
         let leader = cluster.leader().await?;
-        let canary = scene.launch().await?;
         let theirs = scene.history.epochs().last().copied().context("no epoch")? + 7;
         write_epoch(&scene, theirs).await?;
         let fenced =
