@@ -20,7 +20,7 @@ async fn when_the_leader_of_two_is_killed_the_other_takes_the_canary_back() -> a
     let errors = json!({"name": "error_rate", "window": "3s", "minSamples": 4, "ratioToStable": {"above": "200%", "floor": "1%"}});
     let manifest = Manifest::example("killed")?
         .with("/spec/launch/stages", hold)
-        .with("/spec/launch/triggers", json!([{"name": "errors-doubled", "metric": errors, "for": "4s"}]));
+        .with("/spec/launch/triggers", json!([{"name": "errors-doubled", "metric": errors, "for": "1s"}]));
     let scene = Scene::measured(&cluster, manifest).await?;
     with_replicas(&cluster, 2, async || {
         let (leader, reigns) = (Leader::find(&cluster).await?, Reigns::of(&cluster));
