@@ -58,7 +58,7 @@ const CLUSTER_PERMISSIONS: &[(&str, &str, &[&str])] = &[
     ("sluice.dev", "agentdeployments/finalizers", &["update"]),
     ("sluice.dev", "launchdecisions", &["get", "list", "watch"]),
     ("sluice.dev", "launchdecisions/status", &["patch"]),
-    ("apps", "deployments", &["list", "watch", "create", "patch", "delete"]),
+    ("apps", "deployments", &["get", "list", "watch", "create", "patch", "delete"]),
     ("apps", "controllerrevisions", &["get", "create", "delete"]),
     ("", "services", &["get", "list", "watch", "create", "patch", "delete"]),
     ("", "configmaps", &["get", "list", "watch", "create", "delete"]),

@@ -58,10 +58,10 @@ async fn write(
     }
     let edited = traffic::with_adopted_shares(&live, &key.1, wanted, &mark(ctx, step));
     let marks = traffic::marks_of(live.annotations(), &key.1);
-    if edited.spec == live.spec && !lacks_mark(step, traffic::decision(&marks).as_ref()) {
-        return Ok(()); // the mark changes only together with the shares, and with a fall
+    if edited.spec == live.spec && !lacks_mark(&step.state, &marks, ctx.calls.leadership.epoch()) {
+        return Ok(()); // the mark changes only together with the shares, with a fall, and with the leader of a launch
     }
-    fence(ctx, format!("HTTPRoute {name}"), &marks)?;
+    fence(&ctx.calls.leadership, format!("HTTPRoute {name}"), &marks)?;
     if let Some(rise) = rises(&live, &edited, &key.1, step, Some(&found)) {
         stay_to_put_it_back(ctx, agent).await?;
         may_rise(ctx, agent, step, rise, traffic::decision(&marks).as_ref()).await?;

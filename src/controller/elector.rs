@@ -19,8 +19,8 @@ pub(crate) struct LeaseView {
 /// What to do with the Lease now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Act {
-    /// There is none: create it.
-    Create,
+    /// There is none: create it, with this many transitions.
+    Create(i32),
     /// It is ours: renew it.
     Renew,
     /// Its holder is gone, or was our own pod before a restart: take it over, with this many transitions.
@@ -36,6 +36,8 @@ pub(crate) struct Elector {
     lease: Duration,
     renew_within: Duration,
     seen: Option<(LeaseView, Instant)>,
+    /// Since when the Lease is not there, though it was.
+    gone_since: Option<Instant>,
     led_since: Option<Instant>,
 }
 
@@ -43,20 +45,21 @@ impl Elector {
     /// A candidate that leads for `renew_within` after each write, and takes over a record that stood still for `lease`.
     pub(crate) fn new(identity: &str, lease: Duration, renew_within: Duration) -> Self {
         debug_assert!(renew_within < lease, "a leader must stop before another may start");
-        Self { identity: identity.to_owned(), lease, renew_within, seen: None, led_since: None }
+        Self { identity: identity.to_owned(), lease, renew_within, seen: None, gone_since: None, led_since: None }
     }
 
     /// Decides what to do about the record that was read.
     pub(crate) fn step(&mut self, record: Option<LeaseView>, now: Instant) -> Act {
-        let Some(record) = record else {
-            self.seen = None;
-            return Act::Create;
-        };
+        let Some(record) = record else { return self.without_record(now) };
+        self.gone_since = None;
         let since = match &self.seen {
             Some((seen, since)) if *seen == record => *since,
             _ => now,
         };
         let ours = record.holder == self.identity;
+        if !ours {
+            self.led_since = None; // whoever is written there leads, or will
+        }
         let act = if ours && self.led_since.is_some() {
             Act::Renew
         } else if ours || record.holder.is_empty() || now.duration_since(since) >= self.lease {
@@ -66,6 +69,17 @@ impl Elector {
         };
         self.seen = Some((record, since));
         act
+    }
+
+    /// Somebody deleted the Lease, or there was none. A leader makes it again at once; whoever knows of another one waits as
+    /// long as that one may lead.
+    fn without_record(&mut self, now: Instant) -> Act {
+        let since = *self.gone_since.get_or_insert(now);
+        let held = self.seen.as_ref().is_some_and(|(seen, _)| !seen.holder.is_empty());
+        if held && self.leads_until(now).is_none() && now.duration_since(since) < self.lease {
+            return Act::Wait;
+        }
+        Act::Create(self.seen.as_ref().map_or(0, |(seen, _)| seen.transitions.saturating_add(1)))
     }
 
     /// Our write was accepted; it was begun at `begun`, and leadership counts from there.
@@ -85,6 +99,7 @@ impl Elector {
     /// The same candidate, this much later.
     pub(crate) fn aged(mut self, by: Duration) -> Self {
         self.seen = self.seen.map(|(record, since)| (record, since.checked_sub(by).unwrap()));
+        self.gone_since = self.gone_since.map(|since| since.checked_sub(by).unwrap());
         self.led_since = self.led_since.map(|since| since.checked_sub(by).unwrap());
         self
     }
@@ -113,8 +128,42 @@ mod tests {
     #[test]
     fn an_absent_lease_is_created_and_a_released_one_taken_over() {
         let mut elector = Elector::new("a", LEASE, RENEW);
-        assert_eq!(elector.step(None, Instant::now()), Act::Create);
+        assert_eq!(elector.step(None, Instant::now()), Act::Create(0));
         assert_eq!(elector.step(Some(record("", 1, 3)), Instant::now()), Act::TakeOver(4));
+    }
+
+    #[test]
+    fn a_deleted_lease_is_made_again_by_its_leader_and_under_a_higher_number() {
+        let (mut leader, mut candidate) = (Elector::new("a", LEASE, RENEW), Elector::new("b", LEASE, RENEW));
+        let start = Instant::now();
+        leader.step(None, start);
+        leader.wrote(start);
+        let held = Some(record("a", 1, 3));
+        assert_eq!(leader.step(held.clone(), start), Act::Renew);
+        assert_eq!(candidate.step(held, start), Act::Wait);
+        assert_eq!(leader.step(None, start + Duration::from_secs(1)), Act::Create(4));
+        assert_eq!(candidate.step(None, start + LEASE * 2), Act::Wait, "its leader may have renewed it a moment ago");
+        assert_eq!(candidate.step(None, start + LEASE * 3), Act::Create(4));
+    }
+
+    #[test]
+    fn a_leader_that_stood_still_does_not_lead_again_because_the_lease_is_gone() {
+        let mut leader = Elector::new("a", LEASE, RENEW);
+        let start = Instant::now();
+        leader.step(Some(record("", 1, 3)), start);
+        leader.wrote(start);
+        leader.step(Some(record("a", 2, 4)), start);
+        assert_eq!(leader.step(None, start + RENEW), Act::Wait);
+    }
+
+    #[test]
+    fn who_sees_another_leader_leads_no_more() {
+        let mut leader = Elector::new("a", LEASE, RENEW);
+        let start = Instant::now();
+        leader.step(None, start);
+        leader.wrote(start);
+        assert_eq!(leader.step(Some(record("b", 1, 0)), start), Act::Wait);
+        assert_eq!(leader.leads_until(start), None);
     }
 
     #[test]
@@ -143,6 +192,7 @@ mod tests {
     #[derive(Default)]
     struct Server {
         record: Option<(String, u32, i32)>,
+        writes: u32,
     }
 
     impl Server {
@@ -154,30 +204,36 @@ mod tests {
             if self.read().as_ref().map(|r| &r.version) != read.map(|r| &r.version) {
                 return false;
             }
-            let version = self.record.as_ref().map_or(0, |record| record.1) + 1;
-            self.record = Some((holder.into(), version, transitions));
+            self.writes += 1;
+            self.record = Some((holder.into(), self.writes, transitions));
             true
         }
     }
 
     proptest! {
-        /// Two candidates, each cut off, slow or stopped at random: they never lead at the same instant.
+        /// Two candidates, each cut off, slow or stopped at random, and a Lease that is deleted once: they never lead at
+        /// the same instant.
         #[test]
-        fn two_never_lead_at_once(events in prop::collection::vec((0..2usize, 0..6u64, any::<bool>(), 0..12u64), 1..300)) {
+        fn two_never_lead_at_once(
+            events in prop::collection::vec((0..2usize, 0..6u64, any::<bool>(), 0..12u64), 1..300),
+            deleted in 0..300usize,
+        ) {
             let mut server = Server::default();
             let names = ["a", "b"];
             let mut electors = names.map(|name| Elector::new(name, LEASE, RENEW));
             let mut now = Instant::now();
-            for (who, wait, lost, slow) in events {
+            for (index, (who, wait, lost, slow)) in events.into_iter().enumerate() {
                 now += Duration::from_secs(wait);
+                if index == deleted && electors.iter().all(|elector| elector.seen.is_some()) {
+                    server.record = None; // who has just started, and knows of nobody, leads at once
+                }
                 let read = server.read();
                 let begun = now;
                 let act = electors[who].step(read.clone(), now);
                 now += Duration::from_millis(slow * 100);
                 let transitions = match act {
-                    Act::Create => Some(0),
                     Act::Renew => read.as_ref().map(|r| r.transitions),
-                    Act::TakeOver(transitions) => Some(transitions),
+                    Act::Create(transitions) | Act::TakeOver(transitions) => Some(transitions),
                     Act::Wait => None,
                 };
                 if let Some(transitions) = transitions {

@@ -74,6 +74,20 @@ impl Leadership {
     }
 }
 
+#[cfg(test)]
+impl Leadership {
+    /// A leader's, under this number.
+    pub(super) fn under(epoch: i64) -> Self {
+        let until = Some(Instant::now() + RENEW_WITHIN);
+        Self { reign: watch::channel(Reign { until, epoch }).1, found: Arc::new(watch::channel(0).0) }
+    }
+
+    /// The highest epoch that it was told of.
+    pub(super) fn found(&self) -> i64 {
+        *self.found.borrow()
+    }
+}
+
 /// Stands as a candidate until `stop`, then releases the Lease. Cancels `lost` when leadership was had and is gone.
 pub fn stand(
     client: Client,
@@ -135,11 +149,12 @@ impl Candidate {
         let act = self.elector.step(found.as_ref().map(view), begun);
         let transitions = match (&act, &found) {
             (Act::Wait, _) => return Ok(()),
-            (Act::TakeOver(transitions), _) => *transitions,
-            (Act::Renew, Some(lease)) => view(lease).transitions,
-            (Act::Create | Act::Renew, _) => 0,
+            (Act::Create(transitions) | Act::TakeOver(transitions), _) => *transitions,
+            (Act::Renew, found) => found.as_ref().map_or(0, |lease| view(lease).transitions),
         };
-        let transitions = transitions.max(highest); // a Lease that was made anew does not begin at 1 again
+        let before = self.reign.borrow().epoch;
+        let lowest = i32::try_from(before).unwrap_or(i32::MAX - 1) - i32::from(found.is_some());
+        let transitions = transitions.max(highest).max(lowest); // whoever deletes the Lease, or edits it: numbers only rise
         let lease = self.lease(found.as_ref(), transitions, &self.identity);
         let params = PostParams::default();
         match found {
@@ -147,7 +162,7 @@ impl Candidate {
             Some(_) => timeout(CALL, self.leases.replace(NAME, &params, &lease)).await??,
         };
         self.elector.wrote(begun);
-        let (epoch, before) = (i64::from(transitions) + 1, self.reign.borrow().epoch);
+        let epoch = i64::from(transitions) + 1;
         self.reign.send_modify(|reign| reign.epoch = epoch);
         if epoch != before {
             tracing::info!(epoch, "leading");

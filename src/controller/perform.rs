@@ -132,13 +132,19 @@ async fn apply_deployment(
     let budget = children::pod_disruption_budget(owner, revision);
     apply::<PodDisruptionBudget>(ctx, key, "PodDisruptionBudget", &budget).await?;
     let api = Api::<DynamicObject>::namespaced_with(ctx.client.clone(), &key.0, &dynamic::<Deployment>());
-    let (name, deployment) = (revision.name(), children::deployment(owner, revision, size));
+    let (name, mut deployment) = (revision.name(), children::deployment(owner, revision, size));
+    // a write that is held up, and arrives when another leads, finds another version than this
+    let found = ctx.calls.read("Deployment", &name, api.get_metadata_opt(&name)).await?;
+    deployment.metadata.resource_version = found.and_then(|found| found.metadata.resource_version);
     let params = PatchParams::apply(FIELD_MANAGER).force();
     let write = async { api.patch(&name, &params, &Patch::Apply(&deployment)).await };
     let mut applied = ctx.calls.write("patch", "Deployment", &name, write).await?;
     if edited_by_others(&applied) {
         // an apply leaves fields alone that somebody else added: a variable, a sidecar
-        let whole = json!([{"op": "replace", "path": "/spec/template", "value": deployment.data["spec"]["template"]}]);
+        let whole = json!([
+            {"op": "replace", "path": "/metadata/resourceVersion", "value": applied.metadata.resource_version},
+            {"op": "replace", "path": "/spec/template", "value": deployment.data["spec"]["template"]},
+        ]);
         let whole = serde_json::from_value(whole).map_err(|error| Error::Json(name.clone(), error))?;
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let write = async { api.patch(&name, &params, &Patch::<()>::Json(whole)).await };

@@ -14,12 +14,13 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use super::context::{Context, Key};
+use super::leader::Leadership;
 use super::live::{self, Live};
 use super::perform::{FIELD_MANAGER, same_service};
 use super::prepare::Prepared;
 use super::reconcile::key;
 use super::{Error, adopted, guard, revisions};
-use crate::api::{AgentDeployment, Phase};
+use crate::api::{AgentDeployment, Phase, State};
 use crate::children::{self, Owner};
 use crate::launch::promises::Rise;
 use crate::launch::{Decision, Observation, Route, Shares, Step};
@@ -66,12 +67,12 @@ async fn adopted(
 }
 
 /// Refuses to write over a leader with a higher epoch. The admission policy does the same for who does not ask.
-pub(super) fn fence(ctx: &Context, what: String, found: &BTreeMap<String, String>) -> Result<(), Error> {
-    let (theirs, ours) = (traffic::epoch(found).unwrap_or_default(), ctx.calls.leadership.epoch());
+pub(super) fn fence(leadership: &Leadership, what: String, found: &BTreeMap<String, String>) -> Result<(), Error> {
+    let (theirs, ours) = (traffic::epoch(found).unwrap_or_default(), leadership.epoch());
     if theirs <= ours {
         return Ok(());
     }
-    ctx.calls.leadership.heard_of(theirs); // if we lead all the same, our epoch rises above it with the next renewal
+    leadership.heard_of(theirs); // if we lead all the same, our epoch rises above it with the next renewal
     Err(Error::Fenced { what, theirs, ours })
 }
 
@@ -83,11 +84,18 @@ pub(super) fn mark<'a>(ctx: &Context, step: &'a Step) -> Mark<'a> {
     Mark { epoch: ctx.calls.leadership.epoch(), launch, decision }
 }
 
-/// A launch that is taken back says so on route and Service even where its weight is 0 already: the write is in the way of
-/// a rise that left its operator before, and has not arrived.
-pub(super) fn lacks_mark(step: &Step, written: Option<&Decision>) -> bool {
-    let launch = step.state.launch.as_ref().filter(|launch| launch.phase == Phase::RollingBack);
-    launch.is_some_and(|launch| written.is_none_or(|written| written.launch != launch.id))
+/// Whether an object lacks a mark that stands in the way of a rise which has left its operator and not arrived: the version
+/// that guards that rise is old with the next write.
+///
+/// A launch that is taken back marks route and Service even where its weight is 0 already. And who comes to lead marks those
+/// of a launch that goes forward, before it judges the launch any further.
+pub(super) fn lacks_mark(state: &State, found: &BTreeMap<String, String>, epoch: i64) -> bool {
+    let Some(launch) = &state.launch else { return false };
+    match launch.phase {
+        Phase::RollingBack => traffic::decision(found).is_none_or(|written| written.launch != launch.id),
+        Phase::Progressing | Phase::Promoting => traffic::epoch(found).is_some_and(|theirs| theirs < epoch),
+        Phase::Soaking | Phase::Complete => false,
+    }
 }
 
 /// The HTTPRoute: as it was handed on, or read now if it is not as it should be.
@@ -159,11 +167,12 @@ async fn write_route(
     }
     let at_rest = found == Some(Shares::AtRest);
     if gateway.is_none() && at_rest && *shares == Shares::AtRest {
-        fence(ctx, format!("HTTPRoute {name}"), live.annotations())?;
+        fence(&ctx.calls.leadership, format!("HTTPRoute {name}"), live.annotations())?;
         return remove(ctx, &key, &live).await;
     }
     let based = gateway.map_or_else(|| live.clone(), |gateway| traffic::with_base(&live, gateway));
-    let (marks, unmarked) = (mark(ctx, step), lacks_mark(step, traffic::decision(live.annotations()).as_ref()));
+    let marks = mark(ctx, step);
+    let unmarked = lacks_mark(&step.state, live.annotations(), marks.epoch);
     let edited = if unmarked {
         traffic::with_shares(&based, name, shares, &marks)
     } else {
@@ -172,7 +181,7 @@ async fn write_route(
     if edited.spec == live.spec && !unmarked {
         return Ok(());
     }
-    fence(ctx, format!("HTTPRoute {name}"), live.annotations())?;
+    fence(&ctx.calls.leadership, format!("HTTPRoute {name}"), live.annotations())?;
     if let Some(rise) = rises(&live, &edited, name, step, found.as_ref()) {
         may_rise(ctx, agent, step, rise, traffic::decision(live.annotations()).as_ref()).await?;
     }
@@ -264,7 +273,7 @@ async fn service(
         Ok(revision) => same_service(live, &children::agent_service(owner, revision.as_deref(), [].into())),
         Err(_) => children::selected_revision(live) == step.wanted.service,
     };
-    let unmarked = |live: &Service| lacks_mark(step, traffic::decision(live.annotations()).as_ref());
+    let unmarked = |live: &Service| lacks_mark(&step.state, live.annotations(), ctx.calls.leadership.epoch());
     let mut found = match &live.service {
         Some(cached) if !live.fresh && !launching && owner.controls(cached) && right(cached) => return Ok(()),
         Some(read) if live.fresh => Some(read.clone()),
@@ -303,7 +312,7 @@ async fn write_service(
     let key = key(agent);
     let name = key.1.as_str();
     let written = live.map(|service| service.annotations().clone()).unwrap_or_default();
-    fence(ctx, format!("Service {name}"), &written)?;
+    fence(&ctx.calls.leadership, format!("Service {name}"), &written)?;
     let stable = step.state.stable.as_ref().map(|stable| &stable.revision);
     let selected = live.and_then(children::selected_revision);
     let moves = |wanted: &&String| Some(*wanted) != stable && selected.as_ref() != Some(*wanted); // a mark alone moves nobody
@@ -326,4 +335,54 @@ async fn write_service(
     };
     let write = async { api.patch(name, &params, &patch).await };
     ctx.calls.write("patch", "Service", name, write).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::annotations;
+
+    #[test]
+    fn a_leader_below_the_epoch_on_an_object_refuses_its_own_write_and_asks_for_a_higher_epoch() {
+        let leadership = Leadership::under(4);
+        let written = |epoch: &str| BTreeMap::from([(annotations::EPOCH.to_owned(), epoch.to_owned())]);
+        for fine in ["", "3", "4", "junk"] {
+            assert!(fence(&leadership, "HTTPRoute a".to_owned(), &written(fine)).is_ok(), "{fine}");
+        }
+        assert_eq!(leadership.found(), 0);
+        let refused = fence(&leadership, "HTTPRoute a".to_owned(), &written("7")).unwrap_err();
+        assert!(matches!(refused, Error::Fenced { theirs: 7, ours: 4, .. }), "{refused}");
+        assert_eq!(leadership.found(), 7);
+    }
+
+    #[test]
+    fn a_new_leader_marks_what_a_launch_that_goes_forward_has_of_a_former_one_and_every_fall_is_marked() {
+        let state = |phase: &str| -> State {
+            let at = "2026-11-21T02:00:00Z";
+            let launch = json!({
+                "number": 2, "id": "a-2", "revision": "b", "planHash": "p", "phase": phase, "stage": 0, "stageName": "half",
+                "stages": 1, "weight": 50, "stableSize": 2, "startedAt": at, "enteredAt": at,
+            });
+            serde_json::from_value(json!({"launch": launch})).unwrap()
+        };
+        let written = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        };
+        let (none, former) = (written(&[]), written(&[(annotations::EPOCH, "4")]));
+        for phase in ["Progressing", "Promoting"] {
+            assert!(lacks_mark(&state(phase), &former, 5), "{phase}");
+            assert!(!lacks_mark(&state(phase), &former, 4), "{phase}: it is ours");
+            assert!(!lacks_mark(&state(phase), &none, 5), "{phase}: nobody wrote it");
+        }
+        for phase in ["Soaking", "Complete"] {
+            assert!(!lacks_mark(&state(phase), &former, 5), "{phase}");
+        }
+        let decided = |launch: &str| {
+            let about = [(annotations::LAUNCH, launch), (annotations::REVISION, "b")];
+            written(&[&about[..], &[(annotations::DECISION, "RolledBack")]].concat())
+        };
+        assert!(lacks_mark(&state("RollingBack"), &former, 4));
+        assert!(lacks_mark(&state("RollingBack"), &decided("a-1"), 4));
+        assert!(!lacks_mark(&state("RollingBack"), &decided("a-2"), 4));
+    }
 }

@@ -297,13 +297,13 @@ impl World {
             Work::Rest(revision) => {
                 (size_of(revision) != Some(0)).then(|| Write::Size { revision: revision.clone(), size: 0, emptied })
             }
-            Work::Route => self.route_request(pass)?,
-            Work::Service => self.service_request(pass, operator.cache.as_deref())?,
+            Work::Route => self.route_request(pass, operator.epoch)?,
+            Work::Service => self.service_request(pass, operator.cache.as_deref(), operator.epoch)?,
         })
     }
 
     /// `traffic::route`.
-    fn route_request(&self, pass: &Pass) -> Result<Option<Write>, Refused> {
+    fn route_request(&self, pass: &Pass, epoch: i64) -> Result<Option<Write>, Refused> {
         let (seen, step) = (&pass.decided.0, &pass.decided.1);
         if !self.rules.gateway {
             return Ok(None);
@@ -319,7 +319,7 @@ impl World {
         if !step.wanted.falling && Some(&live.shares) != seen_shares && live.shares != *shares {
             return Err(Refused);
         }
-        if live.shares == *shares && !self.needs_mark(step, live.decision.as_ref()) {
+        if live.shares == *shares && !self.needs_mark(step, live.decision.as_ref(), (live.epoch, epoch)) {
             return Ok(None);
         }
         let stable = step.state.stable.as_ref().map(|stable| stable.revision.as_str());
@@ -331,11 +331,11 @@ impl World {
     }
 
     /// `traffic::service`.
-    fn service_request(&self, pass: &Pass, cache: Option<&Cache>) -> Result<Option<Write>, Refused> {
+    fn service_request(&self, pass: &Pass, cache: Option<&Cache>, epoch: i64) -> Result<Option<Write>, Refused> {
         let step = &pass.decided.1;
         let launching = step.state.launch.as_ref().is_some_and(|launch| launch.phase != Phase::Complete);
         let cached = cache.map_or(&self.service, |cache| &cache.2);
-        let marked = !self.needs_mark(step, self.service.decision.as_ref());
+        let marked = !self.needs_mark(step, self.service.decision.as_ref(), (self.service.epoch, epoch));
         let right = self.service.revision == step.wanted.service && marked;
         if (!launching && cached.revision == step.wanted.service) || right {
             return Ok(None);
@@ -360,10 +360,16 @@ impl World {
     }
 
     /// A launch that is taken back says so on the object, if only to be in the way of a rise that is still under way.
-    fn needs_mark(&self, step: &Step, written: Option<&Decision>) -> bool {
-        let launch = step.state.launch.as_ref().filter(|launch| launch.phase == Phase::RollingBack);
-        self.rules.falls_are_marked
-            && launch.is_some_and(|launch| written.is_none_or(|written| written.launch != launch.id))
+    /// A launch that goes forward is marked by whoever comes to lead.
+    fn needs_mark(&self, step: &Step, written: Option<&Decision>, (theirs, ours): (i64, i64)) -> bool {
+        let Some(launch) = &step.state.launch else { return false };
+        match launch.phase {
+            Phase::RollingBack => {
+                self.rules.falls_are_marked && written.is_none_or(|written| written.launch != launch.id)
+            }
+            Phase::Progressing | Phase::Promoting => theirs > 0 && theirs < ours, // 0: nobody has written it
+            Phase::Soaking | Phase::Complete => false,
+        }
     }
 
     fn mark(&self, step: &Step) -> (Option<Decision>, Option<String>) {

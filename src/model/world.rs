@@ -515,9 +515,8 @@ impl World {
         let act = operator.elector.step(view, *INSTANT);
         let known = self.lease.as_ref().map_or(0, |(_, _, transitions)| *transitions);
         let transitions = match act {
-            Act::Create => 0,
+            Act::Create(transitions) | Act::TakeOver(transitions) => transitions,
             Act::Renew => known,
-            Act::TakeOver(transitions) => transitions,
             Act::Wait => return self.end_reign(index),
         };
         operator.elector.wrote(*INSTANT);
@@ -538,8 +537,8 @@ impl World {
 
     /// Losing the Lease ends the process.
     fn end_reign(&mut self, index: usize) {
-        let (_, led) = self.operators[index].elector.fingerprint(*INSTANT);
-        if led.is_some() && !self.operators[index].leads() {
+        let led = self.operators[index].epoch > 0;
+        if led && !self.operators[index].leads() {
             self.restart(index);
         }
     }
