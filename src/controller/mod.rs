@@ -4,6 +4,7 @@
 //! `revisions`; `commit` holds the only write to status, `leader` the only writes to the Lease.
 
 mod adopted;
+mod begin;
 mod caches;
 mod calls;
 mod commit;
