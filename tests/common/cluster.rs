@@ -236,7 +236,8 @@ async fn operator(cluster: &Cluster) -> anyhow::Result<()> {
     INSTALLED.get_or_init(install).await.clone().map_err(|error| anyhow!("Sluice could not be installed: {error}"))
 }
 
-async fn install(cluster: &Cluster) -> anyhow::Result<()> {
+/// Installs Sluice, whatever was before.
+pub async fn install(cluster: &Cluster) -> anyhow::Result<()> {
     apply_crds(&cluster.client).await?; // other tests apply it too, and Helm refuses to share its fields
     let default = format!("sources[0].url={}", cluster.prometheus_url);
     let faulty = format!("sources[1].url=http://{}", faulty_address()?);
