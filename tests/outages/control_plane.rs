@@ -128,12 +128,12 @@ async fn outage(component: &str, away: Away, span: Duration) -> anyhow::Result<(
     let known = passed.stable().await?;
     let weights = passed.watch_route().await?;
     passed.prompt("the second", &json!({})).await?;
-    passed.until("past its gate", SOON, has_passed).await?;
     climber.until_in_stage(2, "tenth").await?;
     let restarts = starts(&cluster, &leader).await?;
 
+    passed.until_at(50).await?;
     falling.mood(Mood::Good(0.0));
-    until_at_0(&falling, &before).await?;
+    tokio::try_join!(passed.until("past its gate", SOON, has_passed), until_at_0(&falling, &before))?;
     passed.mood(Mood::Empty);
     breach.mood(Mood::Good(0.0));
     let back = without(&cluster, component, away, span).await?;
@@ -167,7 +167,7 @@ async fn outage(component: &str, away: Away, span: Duration) -> anyhow::Result<(
 #[tokio::test]
 #[ignore = "it needs a cluster of its own: `make test-outages`"]
 async fn launches_survive_an_api_server_that_hangs_for_less_than_the_lease() -> anyhow::Result<()> {
-    outage("apiserver", Away::Hangs, Duration::from_secs(5)).await
+    outage("apiserver", Away::Hangs, Duration::from_secs(4)).await
 }
 
 /// Sluice lost its lease meanwhile and was started again; it waited for the API server instead of ending again and again.
