@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
@@ -139,10 +140,12 @@ async fn outage(component: &str, away: Away, span: Duration) -> anyhow::Result<(
     let back = without(&cluster, component, away, span).await?;
     until_at_0(&breach, &first).await?;
     let took = back.elapsed();
+    let now = Timestamp::now();
     println!("{component} {away:?} for {span:?}: back → weight 0 of a breach in it: {took:?}");
     let again = starts(&cluster, &leader).await? - restarts;
     println!("{component} {away:?} for {span:?}: Sluice was started again {again} times");
 
+    let canary = launch(&breach.now().await?).context("no launch")?.revision.clone();
     for (day, stays) in [(&breach, &first), (&falling, &before)] {
         let over = day.until_ended(Outcome::RolledBack).await?;
         ensure!(stable(&over) == *stays, "stable changed");
@@ -157,6 +160,12 @@ async fn outage(component: &str, away: Away, span: Duration) -> anyhow::Result<(
     let answers = load.stop().await;
     println!("{} requests to the agent that climbed, {} lost", answers.sent, answers.lost);
     ensure!(answers.lost == 0 && answers.errors() == 0, "{:?}", answers.losses);
+    if let Some(last) = breach.requests()?.revisions.get(&canary).map(|answers| answers.last) {
+        let late = last.duration_since(now).as_secs_f64();
+        println!(
+            "{component} {away:?} for {span:?}: the gateway's last answer by the canary {late:.1} s after weight 0"
+        );
+    }
     ensure!(again <= 1, "Sluice ended {again} times in one outage: the last of its starts come late");
     ensure!(took < Duration::from_secs(10), "the breach waited {took:?} after the outage");
     climber.done().await?;
