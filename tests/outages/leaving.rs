@@ -17,6 +17,7 @@ use crate::common::path;
 async fn sharing(cluster: &Cluster, name: &str) -> anyhow::Result<(Agent, Value)> {
     let hold = json!([{"name": "hold", "traffic": 10, "minDuration": "1h"}]);
     let manifest = Manifest::example(name)?.with("/spec/launch/stages", hold);
+    let manifest = manifest.with("/spec/template/spec/terminationGracePeriodSeconds", json!(2)); // nobody waits for its runs
     let manifest = manifest.with("/spec/traffic", json!({"httpRoute": {"name": "shop"}}));
     let agent = Agent::apply(cluster, manifest).await?;
     let gateway = |name: &str| std::env::var(name).context("the gateway is not set");

@@ -136,8 +136,8 @@ async fn crashes(cluster: &Cluster, name: &str, replicas: i32, canaries: usize) 
 #[ignore = "it needs a cluster of its own: `make test-outages`"]
 async fn a_canary_whose_process_is_killed_loses_a_part_of_its_share_and_is_taken_back() -> anyhow::Result<()> {
     let (_turn, cluster) = alone().await?;
-    crashes(&cluster, "crash-of-one", 4, 1).await?;
-    crashes(&cluster, "crash-of-two", 8, 2).await
+    tokio::try_join!(crashes(&cluster, "crash-of-one", 4, 1), crashes(&cluster, "crash-of-two", 8, 2))?;
+    Ok(())
 }
 
 /// Drops every packet to and from the second node, or lets them pass again: to everybody else this is a node without power.
