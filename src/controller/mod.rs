@@ -11,6 +11,7 @@ mod commit;
 pub mod config;
 mod context;
 pub(crate) mod elector;
+mod endpoints;
 mod error;
 mod guard;
 mod leader;
