@@ -3,9 +3,11 @@
 //!
 //! Asked on the way forward only, and only where pods are ready: nothing that goes back waits for it.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::Api;
 use kube::api::ListParams;
+use kube::{Api, ResourceExt};
 
 use super::Error;
 use super::context::{Context, Key};
@@ -53,14 +55,16 @@ async fn names(ctx: &Context, key: &Key, service: &str, revision: &str) -> Resul
     let api = Api::<EndpointSlice>::namespaced(ctx.client.clone(), &key.0);
     let of = ListParams::default().labels(&format!("kubernetes.io/service-name={service}"));
     let slices = ctx.calls.read("EndpointSlice", service, api.list(&of)).await?;
-    let prefix = format!("{}-", revision_name(&key.1, revision));
-    Ok(slices.items.iter().any(|slice| serves(slice, &prefix)))
+    let pods = ctx.caches.pods_of(&key.0, &key.1).into_iter().filter(|(of, _)| of == revision);
+    let pods: BTreeSet<String> = pods.map(|(_, pod)| pod.name_any()).collect();
+    Ok(slices.items.iter().any(|slice| serves(slice, &pods)))
 }
 
-fn serves(slice: &EndpointSlice, prefix: &str) -> bool {
+/// Whether a slice has one of these pods as a ready endpoint.
+fn serves(slice: &EndpointSlice, pods: &BTreeSet<String>) -> bool {
     let ready = slice.endpoints.iter().filter(|it| it.conditions.as_ref().is_none_or(|it| it.ready != Some(false)));
-    let mut pods = ready.filter_map(|endpoint| endpoint.target_ref.as_ref()?.name.as_deref());
-    pods.any(|pod| pod.starts_with(prefix))
+    let mut named = ready.filter_map(|endpoint| endpoint.target_ref.as_ref()?.name.as_ref());
+    named.any(|pod| pods.contains(pod))
 }
 
 #[cfg(test)]
@@ -80,7 +84,7 @@ mod tests {
 
     #[test]
     fn a_slice_serves_a_revision_when_it_names_a_ready_pod_of_it() {
-        let serves = |endpoints| serves(&slice(&endpoints), "refunds-b2-");
+        let serves = |endpoints| serves(&slice(&endpoints), &["refunds-b2-5d-x".to_owned()].into());
         assert!(serves(json!([endpoint("refunds-b2-5d-x", true)])));
         assert!(!serves(json!([])) && !serves(json!([endpoint("refunds-b2-5d-x", false)])));
         assert!(!serves(json!([endpoint("refunds-a1-5d-x", true)])), "it still sends to the revision before");
@@ -88,6 +92,6 @@ mod tests {
 
     #[test]
     fn a_slice_that_is_not_filled_yet_serves_nobody() {
-        assert!(!serves(&slice(&json!(null)), "refunds-b2-"));
+        assert!(!serves(&slice(&json!(null)), &["refunds-b2-5d-x".to_owned()].into()));
     }
 }
