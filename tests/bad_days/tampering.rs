@@ -267,8 +267,8 @@ async fn a_rollback_gets_through_between_the_writes_of_somebody_who_never_stops(
             drop(routes.replace(NAME, &PostParams::default(), &route).await);
         }
     });
-    let writes = |route: &HTTPRoute| route.labels().get("example.com/writes").and_then(|it| it.parse::<u64>().ok());
-    let often = |route: &HTTPRoute| writes(route) > Some(20);
+    let count = |route: &HTTPRoute| route.labels().get("example.com/writes").and_then(|it| it.parse::<u64>().ok());
+    let often = |route: &HTTPRoute| count(route) > Some(20);
     until(&day.api::<HTTPRoute>(), NAME, "written again and again", SOON, often).await?;
     let breached = Instant::now();
     day.mood(Mood::Good(0.0));
@@ -277,7 +277,7 @@ async fn a_rollback_gets_through_between_the_writes_of_somebody_who_never_stops(
     let over = day.until_ended(Outcome::RolledBack).await?;
     writer.abort();
     let written = day.api::<HTTPRoute>().get(NAME).await?;
-    println!("breach → weight 0 beside {:?} writes of somebody else: {took:?}", writes(&written));
+    println!("breach → weight 0 beside {:?} writes of somebody else: {took:?}", count(&written));
     tells(&over, "Launched", &["False", "RolledBack", "bad-quality: quality"])?;
     ensure!(took < QUICKLY, "it took {took:?}");
     ensure!(written.annotations().get("sluice.dev/decision").is_some_and(|it| it == "RolledBack"), "{written:?}");

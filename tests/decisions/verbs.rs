@@ -185,10 +185,10 @@ async fn a_decision_takes_effect_once_though_the_operator_is_killed_over_it() ->
 async fn a_stage_that_its_deadline_pauses_waits_for_a_person_and_goes_on_after_resume() -> anyhow::Result<()> {
     let cluster = Cluster::with_sluice().await?;
     let calm = json!([{"name": "calm", "health": {"for": "12s"}}]);
-    let hold = json!([{
+    let stages = json!([{
         "name": "hold", "traffic": 10, "gates": calm, "deadline": {"after": "9s", "then": "Pause"},
     }]);
-    let agent = Agent::apply(&cluster, Manifest::example("deadline")?.with("/spec/launch/stages", hold)).await?;
+    let agent = Agent::apply(&cluster, Manifest::example("deadline")?.with("/spec/launch/stages", stages)).await?;
     bind(&cluster, &agent.namespace, "sluice-approver", "jane").await?;
     agent.until_first_stable().await?;
     let load = agent.load(20).await?;
