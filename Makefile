@@ -89,6 +89,7 @@ test: ## everything that must pass; KEEP=1 keeps the cluster `test`
 	@$(call timed,programs of the cluster,$(MAKE) programs)
 	@$(call timed,images,$(MAKE) images)
 	@$(call timed,tests on a cluster,$(MAKE) test-cluster)
+	@$(call timed,outages,$(MAKE) test-outages)
 ifdef ALLOW_NO_HISTORY
 	@echo "== upgrade: NOT TESTED, ALLOW_NO_HISTORY is set"
 else
@@ -108,6 +109,17 @@ test-cluster: images ## the tests on a cluster of their own
 	$(CLUSTER) load --name $(TEST_CLUSTER) $(IMAGE_TARS); \
 	. .cluster/$(TEST_CLUSTER)/env; export PROMETHEUS_BIN=$$($(CLUSTER) path prometheus prometheus); \
 	RUST_TEST_THREADS=6 cargo test --workspace --locked --no-fail-fast --test '*'
+
+# ---- outages
+
+# The second node is there to be lost.
+.PHONY: test-outages
+test-outages: images ## loss of a process, a node, the API server, etcd, a namespace: on a cluster of its own; prints what it measured
+	@$(CLUSTER) down --name outages >/dev/null
+	@$(CLUSTER) up --name outages --nodes 2
+	@$(CLUSTER) load --name outages $(IMAGE_TARS)
+	@. .cluster/outages/env; cargo test --locked --test outages -- --ignored --nocapture --test-threads=1 $(FILTER) || { $(CLUSTER) down --keep --name outages; exit 1; }
+	@$(CLUSTER) down --name outages
 
 # ---- upgrade
 

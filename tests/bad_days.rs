@@ -15,6 +15,8 @@ mod fake;
 mod metrics;
 #[path = "bad_days/releases.rs"]
 mod releases;
+#[path = "bad_days/rivals.rs"]
+mod rivals;
 #[path = "bad_days/surroundings.rs"]
 mod surroundings;
 #[path = "bad_days/tampering.rs"]

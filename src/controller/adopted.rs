@@ -7,11 +7,11 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
-use super::Error;
 use super::context::{Context, Key};
 use super::perform::FIELD_MANAGER;
 use super::reconcile::key;
 use super::traffic::{RACES, fence, lacks_mark, mark, may_rise, rises, shares_of};
+use super::{Error, endpoints};
 use crate::api::{AgentDeployment, ROUTE_FINALIZER};
 use crate::launch::{Observation, Shares, Step};
 use crate::traffic::{self, HTTPRoute};
@@ -62,7 +62,11 @@ async fn write(
         return Ok(()); // the mark changes only together with the shares, with a fall, and with the leader of a launch
     }
     fence(&ctx.calls.leadership, format!("HTTPRoute {name}"), &marks)?;
-    if let Some(rise) = rises(&live, &edited, &key.1, step, Some(&found)) {
+    let rise = rises(&live, &edited, &key.1, step, Some(&found));
+    if rise.is_some() || (!step.wanted.falling && *wanted == Shares::AtRest && found != Shares::AtRest) {
+        endpoints::known(ctx, &key, seen, step, wanted).await?;
+    }
+    if let Some(rise) = rise {
         stay_to_put_it_back(ctx, agent).await?;
         may_rise(ctx, agent, step, rise, traffic::decision(&marks).as_ref()).await?;
     }

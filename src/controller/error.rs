@@ -48,6 +48,14 @@ pub enum Error {
         /// The epoch that we write under.
         ours: i64,
     },
+    /// The pods are ready, but nothing tells gateways of them yet.
+    #[error("Service {service} has no ready endpoint of revision {revision} yet: a gateway would find nobody")]
+    NoEndpoints {
+        /// The Service that was to get traffic.
+        service: String,
+        /// Hash of the revision whose pods should answer.
+        revision: String,
+    },
     /// Another process leads.
     #[error("this process does not lead")]
     NotLeading,
@@ -83,6 +91,7 @@ impl Error {
             Self::Stale(_) => "Conflict",
             Self::Taken(_) => "NameTaken",
             Self::Fenced { .. } => "Fenced",
+            Self::NoEndpoints { .. } => "NoEndpoints",
             Self::NotLeading => "NotLeading",
             Self::LostRevision { .. } => "LostRevision",
             Self::Broken(_) => "PromiseBroken",

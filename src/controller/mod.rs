@@ -4,12 +4,14 @@
 //! `revisions`; `commit` holds the only write to status, `leader` the only writes to the Lease.
 
 mod adopted;
+mod begin;
 mod caches;
 mod calls;
 mod commit;
 pub mod config;
 mod context;
 pub(crate) mod elector;
+mod endpoints;
 mod error;
 mod guard;
 mod leader;

@@ -21,7 +21,7 @@ use super::calls::Calls;
 use super::config::Config;
 use super::context::Context;
 use super::metrics::Metrics;
-use super::{caches, leader, plans, reconcile};
+use super::{begin, caches, leader, plans, reconcile};
 use crate::server::{self, Shown};
 use crate::signals::{Sampler, SamplerMetrics};
 
@@ -50,7 +50,10 @@ pub async fn run(config: Config, identity: Identity, stop: CancellationToken) ->
     let (end, lost) = (CancellationToken::new(), CancellationToken::new());
     let server = tokio::spawn(server::serve(identity.address, shown.clone(), end.clone()));
 
-    client.apiserver_version().await?; // readiness means that the API server answers
+    tokio::select! { // readiness means that the API server answers
+        answered = begin::api_server_answers(&client) => answered?,
+        () = stop.cancelled() => return Ok(()),
+    }
     let mut missed = false;
     let candidacy = CancellationToken::new();
     let lease_client = Client::try_default().await?;

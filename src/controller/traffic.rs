@@ -19,7 +19,7 @@ use super::live::{self, Live};
 use super::perform::{FIELD_MANAGER, same_service};
 use super::prepare::Prepared;
 use super::reconcile::key;
-use super::{Error, adopted, guard, revisions};
+use super::{Error, adopted, endpoints, guard, revisions};
 use crate::api::{AgentDeployment, Phase, State};
 use crate::children::{self, Owner};
 use crate::launch::promises::Rise;
@@ -182,7 +182,11 @@ async fn write_route(
         return Ok(());
     }
     fence(&ctx.calls.leadership, format!("HTTPRoute {name}"), live.annotations())?;
-    if let Some(rise) = rises(&live, &edited, name, step, found.as_ref()) {
+    let rise = rises(&live, &edited, name, step, found.as_ref());
+    if rise.is_some() || (!step.wanted.falling && *shares == Shares::AtRest && !at_rest) {
+        endpoints::known(ctx, &key, seen, step, shares).await?;
+    }
+    if let Some(rise) = rise {
         may_rise(ctx, agent, step, rise, traffic::decision(live.annotations()).as_ref()).await?;
     }
     let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };

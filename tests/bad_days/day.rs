@@ -17,7 +17,7 @@ use sluice::api::{AgentDeployment, Launch, Outcome, Phase};
 use sluice::traffic::HTTPRoute;
 use tokio::task::JoinHandle;
 
-use crate::cluster::{Cluster, faulty_address, until};
+use crate::cluster::{Cluster, Steady, faulty_address, until};
 use crate::common::{MANAGER, namespace, remove_namespace};
 use crate::fake::{Fake, Mood};
 
@@ -340,7 +340,7 @@ impl Weights {
         let seen: Arc<Mutex<Vec<(String, i64)>>> = Arc::default();
         let written = seen.clone();
         let watching = tokio::spawn(async move {
-            let mut versions = watch_object(api, NAME).default_backoff().boxed();
+            let mut versions = watch_object(api, NAME).backoff(Steady).boxed();
             while let Some(version) = versions.next().await {
                 if let Ok(Some(route)) = version {
                     let share = canary_share(&route, &stable);

@@ -7,7 +7,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
-use kube::api::{Patch, PatchParams};
+use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use sluice::api::{AgentDeployment, Outcome};
 use sluice::traffic::HTTPRoute;
@@ -249,5 +249,40 @@ async fn a_new_revision_waits_while_the_agent_is_paused() -> anyhow::Result<()> 
     day.stays("without a launch", LONG_ENOUGH, |agent| launch(agent).is_none_or(|launch| !runs(launch))).await?;
     day.edit(|spec| spec["paused"] = json!(false)).await?;
     day.until("launched", SOON, |agent| stable(agent) != before && is(agent, "Launched", "True", "")).await?;
+    day.end().await
+}
+
+/// Somebody writes the route as fast as the API server lets him, while a launch is taken back.
+#[tokio::test]
+async fn a_rollback_gets_through_between_the_writes_of_somebody_who_never_stops() -> anyhow::Result<()> {
+    let (day, _) = held_at_50("busy", plan("10m")).await?;
+    let (before, weights) = (day.stable().await?, day.watch_route().await?);
+    let routes = day.api::<HTTPRoute>();
+    let writer = tokio::spawn(async move {
+        let mut writes = 0_u64;
+        loop {
+            let Ok(mut route) = routes.get(NAME).await else { continue };
+            writes += 1;
+            route.labels_mut().insert("example.com/writes".to_owned(), writes.to_string());
+            drop(routes.replace(NAME, &PostParams::default(), &route).await);
+        }
+    });
+    let count = |route: &HTTPRoute| route.labels().get("example.com/writes").and_then(|it| it.parse::<u64>().ok());
+    let often = |route: &HTTPRoute| count(route) > Some(20);
+    until(&day.api::<HTTPRoute>(), NAME, "written again and again", SOON, often).await?;
+    let breached = Instant::now();
+    day.mood(Mood::Good(0.0));
+    until(&day.api::<HTTPRoute>(), NAME, "at 0%", SOON, |route: &HTTPRoute| canary_share(route, &before) == 0).await?;
+    let took = breached.elapsed();
+    let over = day.until_ended(Outcome::RolledBack).await?;
+    writer.abort();
+    let written = day.api::<HTTPRoute>().get(NAME).await?;
+    println!("breach → weight 0 beside {:?} writes of somebody else: {took:?}", count(&written));
+    tells(&over, "Launched", &["False", "RolledBack", "bad-quality: quality"])?;
+    ensure!(took < QUICKLY, "it took {took:?}");
+    ensure!(written.annotations().get("sluice.dev/decision").is_some_and(|it| it == "RolledBack"), "{written:?}");
+    weights.never_above(50)?;
+    let fallen = weights.seen().into_iter().skip_while(|share| *share != 0);
+    ensure!(fallen.into_iter().all(|share| share == 0), "it rose again: {:?}", weights.seen());
     day.end().await
 }

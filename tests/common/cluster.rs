@@ -21,6 +21,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, GetParams, ListParams, ObjectMeta, Patch, PatchParams};
 use kube::core::{GroupVersionKind, Request};
+use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::watch_object;
 use kube::runtime::{WatchStreamExt as _, reflector, watcher};
 use kube::{Api, Client, Resource, ResourceExt as _};
@@ -236,7 +237,8 @@ async fn operator(cluster: &Cluster) -> anyhow::Result<()> {
     INSTALLED.get_or_init(install).await.clone().map_err(|error| anyhow!("Sluice could not be installed: {error}"))
 }
 
-async fn install(cluster: &Cluster) -> anyhow::Result<()> {
+/// Installs Sluice, whatever was before.
+pub async fn install(cluster: &Cluster) -> anyhow::Result<()> {
     apply_crds(&cluster.client).await?; // other tests apply it too, and Helm refuses to share its fields
     let default = format!("sources[0].url={}", cluster.prometheus_url);
     let faulty = format!("sources[1].url=http://{}", faulty_address()?);
@@ -250,6 +252,21 @@ async fn install(cluster: &Cluster) -> anyhow::Result<()> {
 
 // ---- waiting
 
+/// Watches of tests begin anew at once when the API server was away: they miss no version for a back-off of half a minute.
+pub struct Steady;
+
+impl Iterator for Steady {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(Duration::from_millis(200))
+    }
+}
+
+impl Backoff for Steady {
+    fn reset(&mut self) {}
+}
+
 /// Waits until an object is as wanted; a watch, which begins anew when the API server goes away.
 pub async fn until<K>(
     api: &Api<K>,
@@ -261,7 +278,7 @@ pub async fn until<K>(
 where
     K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let mut objects = watch_object(api.clone(), name).default_backoff().boxed();
+    let mut objects = watch_object(api.clone(), name).backoff(Steady).boxed();
     let watching = async {
         while let Some(seen) = objects.next().await {
             if let Ok(Some(object)) = seen

@@ -179,3 +179,44 @@ async fn a_decision_takes_effect_once_though_the_operator_is_killed_over_it() ->
         .await?;
     agent.done().await
 }
+
+/// A stage whose deadline pauses: nothing moves until a person decides, and then it has its whole deadline again.
+#[tokio::test]
+async fn a_stage_that_its_deadline_pauses_waits_for_a_person_and_goes_on_after_resume() -> anyhow::Result<()> {
+    let cluster = Cluster::with_sluice().await?;
+    let calm = json!([{"name": "calm", "health": {"for": "12s"}}]);
+    let stages = json!([{
+        "name": "hold", "traffic": 10, "gates": calm, "deadline": {"after": "9s", "then": "Pause"},
+    }]);
+    let agent = Agent::apply(&cluster, Manifest::example("deadline")?.with("/spec/launch/stages", stages)).await?;
+    bind(&cluster, &agent.namespace, "sluice-approver", "jane").await?;
+    agent.until_first_stable().await?;
+    let load = agent.load(20).await?;
+    agent.prompt("Second.", &json!({})).await?;
+    let words = "True DeadlinePassed hold did not finish within 9s: calm: ";
+    let held = agent.until("held by its deadline", |agent| condition(agent, "Stalled").starts_with(words)).await?;
+    let stalled = condition(&held, "Stalled");
+    ensure!(stalled.ends_with("; decide Resume or Abort, or edit the plan"), "{stalled}");
+    let canary = launch(&held).context("no launch")?.revision.clone();
+    let told = agent.events().await?;
+    let deadline = told.iter().find(|(reason, _)| reason == "DeadlinePassed").context("no Event tells it")?;
+    ensure!(deadline.1.ends_with("; held until a person decides Resume or Abort"), "{deadline:?}");
+
+    // its gate passes by now: it is held all the same
+    let entered = launch(&held).and_then(|launch| launch.began_at).context("the stage has not begun")?;
+    while k8s_openapi::jiff::Timestamp::now().duration_since(entered).as_secs() < 14 {
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await; // the gate's own clock
+    }
+    let still = agent.now().await?;
+    ensure!(launch(&still).is_some_and(|l| l.held && l.weight == 10), "{:?}", launch(&still));
+    ensure!(share(&agent.routes().get("deadline").await?, &canary) == 10, "the weight moved");
+    let resumed = decide(&agent, "resume", "Resume", &json!({})).await?;
+    ensure!(resumed == "Applied: deadline-2 goes on in hold, with a new deadline", "{resumed}");
+    let ended = agent.until_ended(2, Outcome::Succeeded).await?;
+    ensure!(ended.revision == canary, "{ended:?}");
+    let stalled = condition(&agent.now().await?, "Stalled");
+    ensure!(stalled.starts_with("False"), "{stalled}");
+    let answers = load.stop().await;
+    ensure!(answers.lost == 0, "{:?}", answers.losses);
+    agent.done().await
+}

@@ -13,7 +13,7 @@ use kube::{Api, Resource, ResourceExt as _};
 use sluice::api::{AgentDeployment, Launch, Phase, REVISION_LABEL};
 use tokio::task::JoinSet;
 
-use crate::cluster::{Agent, backends, launch, share};
+use crate::cluster::{Agent, Steady, backends, launch, share};
 
 /// One version of one object.
 #[derive(Clone, Debug)]
@@ -171,7 +171,7 @@ async fn follow<K>(api: Api<K>, name: String, into: Arc<Mutex<Vec<Version>>>, re
 where
     K: Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
 {
-    let mut objects = watch_object(api, &name).default_backoff().boxed();
+    let mut objects = watch_object(api, &name).backoff(Steady).boxed();
     while let Some(seen) = objects.next().await {
         let Ok(Some(object)) = seen else { continue };
         let number = object.resource_version().and_then(|version| version.parse().ok()).unwrap_or_default();

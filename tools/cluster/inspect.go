@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"time"
 )
 
@@ -108,6 +109,34 @@ func cmdStartComponent(ctx context.Context, args []string) error {
 	}
 	fmt.Printf("%s ready in %s\n", name, since(begin))
 	return nil
+}
+
+func cmdPauseComponent(_ context.Context, args []string) error {
+	return signalComponent("pause-component", syscall.SIGSTOP, args)
+}
+
+func cmdResumeComponent(_ context.Context, args []string) error {
+	return signalComponent("resume-component", syscall.SIGCONT, args)
+}
+
+// signalComponent sends a signal to the one process of a component. The init process of a node heeds none of these.
+func signalComponent(command string, signal syscall.Signal, args []string) error {
+	c, name, _, err := oneComponent(command, args)
+	if err != nil {
+		return err
+	}
+	p, err := c.record(name)
+	if err != nil {
+		return err
+	}
+	if p.Isolate {
+		return fmt.Errorf("%s is a node, not one process: see node-exec", name)
+	}
+	pid := c.pid(name)
+	if pid == 0 {
+		return fmt.Errorf("%s does not run: `cluster start-component --name %s %s`", name, c.Name, name)
+	}
+	return syscall.Kill(pid, signal)
 }
 
 func cmdNodeExec(ctx context.Context, args []string) error {

@@ -35,6 +35,8 @@ func commands() []command {
 		{name: "deps", usage: "deps   install the missing Debian packages", run: cmdDeps},
 		{name: "stop-component", usage: "stop-component --name NAME [--kill] COMPONENT   end one component (prometheus, traefik, apiserver, node1, …)", run: cmdStopComponent},
 		{name: "start-component", usage: "start-component --name NAME COMPONENT   start it again with the same arguments", run: cmdStartComponent},
+		{name: "pause-component", usage: "pause-component --name NAME COMPONENT   stop its process where it is (SIGSTOP): it answers nobody", run: cmdPauseComponent},
+		{name: "resume-component", usage: "resume-component --name NAME COMPONENT   let it go on (SIGCONT)", run: cmdResumeComponent},
 		{name: "node-exec", usage: "node-exec --name NAME NODE -- COMMAND…   run a command in a node's namespaces", run: cmdNodeExec},
 		{name: "node-init", run: cmdNodeInit, hidden: true},
 	}
