@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
+use proptest::test_runner::Config as ProptestConfig;
 
 use super::time::after;
 use super::*;
@@ -27,6 +28,12 @@ mod soak;
 
 const OCHRE: &str = "ochre";
 const TEAL: &str = "teal";
+
+/// So many cases of a property, or fewer when `PROPTEST_CASES` says so: a search for mutants is in a hurry.
+pub(super) fn cases(usual: u32) -> ProptestConfig {
+    let fewer = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok());
+    ProptestConfig { cases: fewer.map_or(usual, |fewer: u32| fewer.min(usual)), ..ProptestConfig::default() }
+}
 
 fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)

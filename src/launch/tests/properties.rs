@@ -216,7 +216,7 @@ fn freeze_blocks_forward(before: &Sim, step: &Step) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(cases(400))]
 
     #[test]
     fn the_promises_hold_whatever_happens(mut sim in agent(), happenings in prop::collection::vec(happening(), 1..250)) {
