@@ -8,7 +8,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 use proptest::test_runner::Config as ProptestConfig;
 
-use super::time::after;
+use super::time::{after, between};
 use super::*;
 use crate::api::{
     DeadlineOutcome, OnFail, Outcome, Phase, PodCondition, StableRevision, State, TrustedRevision, Verdict,
@@ -16,6 +16,7 @@ use crate::api::{
 };
 
 mod contest;
+mod edges;
 mod freezes;
 mod matching;
 mod people;
