@@ -163,3 +163,32 @@ fn samples_are_consecutive_when_one_was_lost_and_are_not_when_more_were() {
         assert_eq!(sim.launch().outcome, outcome, "{apart} s apart, asked every 30 s");
     }
 }
+
+#[test]
+fn restarts_are_counted_by_pod_and_what_a_pod_had_before_the_launch_hides_no_other() {
+    let mut sim = Sim::with_stable();
+    sim.want(TEAL).run(3);
+    let old = Pods { restarts: [("pod-a".to_owned(), 5)].into(), ..Pods::default() };
+    sim.seen.pods.insert(TEAL.to_owned(), old);
+    sim.until(30, "stage one", |sim| sim.launch_began("one"));
+    for (pod, count, outcome) in
+        [("pod-b", 1, None), ("pod-a", 6, None), ("pod-b", 2, Some(Outcome::RolledBack))]
+    {
+        sim.pods(TEAL).restarts.insert(pod.to_owned(), count);
+        sim.tick();
+        assert_eq!(sim.launch().outcome, outcome, "{pod}");
+    }
+}
+
+#[test]
+fn a_status_remembers_as_many_restarts_as_any_trigger_may_ask_for_and_each_once() {
+    let mut sim = launched_to("one");
+    sim.plan.triggers = vec![trigger("restarts", TriggerCheck::Restarts(100, seconds(60)), 0)];
+    sim.say("success", Verdict::Insufficient);
+    sim.pods(TEAL).restarts = [("pod-a".to_owned(), 1), ("pod-b".to_owned(), 0)].into();
+    sim.run(10);
+    assert_eq!(sim.launch().restarts.len(), 1);
+    sim.pods(TEAL).restarts.extend((0..40).map(|pod| (format!("pod-{pod}"), 1)));
+    sim.run(10);
+    assert_eq!(sim.launch().restarts.len(), 32);
+}
