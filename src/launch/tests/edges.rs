@@ -192,3 +192,147 @@ fn a_status_remembers_as_many_restarts_as_any_trigger_may_ask_for_and_each_once(
     sim.run(10);
     assert_eq!(sim.launch().restarts.len(), 32);
 }
+
+// ---- going back
+
+fn told(sim: &Sim, reason: &str) -> Vec<(String, bool)> {
+    let events = sim.events.iter().filter(|event| event.reason == reason);
+    events.map(|event| (event.message.clone(), event.warning)).collect()
+}
+
+#[test]
+fn a_deadline_passes_at_its_very_second() {
+    let mut sim = launched_to("one");
+    sim.plan.stages[0].deadline = seconds(60);
+    sim.say("success", Verdict::Insufficient);
+    let due = after(sim.launch().entered_at, seconds(60));
+    sim.until(100, "rollback", |sim| sim.launch().outcome.is_some());
+    assert_eq!((sim.now, sim.launch().reason.as_deref()), (due, Some("DeadlinePassed")));
+}
+
+#[test]
+fn a_launch_that_its_deadline_holds_says_so_once_and_shows_why_until_a_person_acts() {
+    let mut sim = launched_to("one");
+    sim.plan.stages[0].deadline = seconds(30);
+    sim.plan.stages[0].then = DeadlineOutcome::Pause;
+    sim.say("success", Verdict::Fail).run(100);
+    let why = "one did not finish within 30s: success: success says Fail";
+    assert_eq!(sim.launch().message.as_deref(), Some(why));
+    assert_eq!(told(&sim, "DeadlinePassed"), [(format!("{why}; held until a person decides Resume or Abort"), true)]);
+}
+
+#[test]
+fn a_first_deployment_that_is_superseded_has_not_failed() {
+    let mut sim = Sim::fresh();
+    sim.broken.push(OCHRE);
+    sim.run(3);
+    sim.want(TEAL).run(1);
+    assert_eq!(sim.launch().outcome, Some(Outcome::Superseded));
+    assert!(sim.state.rejected.is_empty());
+    sim.until(10, "stable", |sim| sim.stable() == TEAL);
+}
+
+#[test]
+fn each_rejected_revision_stays_rejected_and_only_it_loses_its_trust() {
+    let mut sim = Sim::with_stable();
+    for revision in [TEAL, "mauve", "lime"] {
+        sim.say("bypass", Verdict::Pass).want(revision);
+        sim.until(60, "traffic", |sim| sim.weight() == 5);
+        sim.say("bypass", Verdict::Fail).run(3);
+    }
+    let rejected: Vec<_> = sim.state.rejected.iter().map(|rejected| rejected.revision.as_str()).collect();
+    assert_eq!(rejected, ["lime", "mauve", TEAL]);
+    assert_eq!(sim.state.trusted.len(), 1);
+}
+
+#[test]
+fn a_canary_that_had_traffic_drains_though_its_weight_was_0_when_it_was_taken_back() {
+    let mut sim = launched_to("two");
+    sim.seen.drain = Some(seconds(600));
+    sim.state.launch.as_mut().unwrap().weight = 0; // such as a launch that gives way on a contested route
+    sim.say("bypass", Verdict::Fail).run(30);
+    assert_eq!((sim.weight(), sim.launch().phase), (0, Phase::Complete));
+    assert!(sim.seen.pods[TEAL].size > 0, "its runs are waited for");
+}
+
+#[test]
+fn a_canary_that_an_older_sluice_gave_traffic_to_drains_too() {
+    let mut sim = launched_to("two");
+    sim.seen.drain = Some(seconds(600));
+    sim.state.launch.as_mut().unwrap().served = false; // it did not remember that
+    sim.say("bypass", Verdict::Fail).run(30);
+    assert!(sim.seen.pods[TEAL].size > 0, "its runs are waited for");
+}
+
+#[test]
+fn without_pods_for_anybody_a_canary_is_taken_back_at_once() {
+    let mut sim = launched_to("two");
+    sim.seen.replicas = 0;
+    sim.run(3);
+    sim.pods(OCHRE).ready = 0;
+    sim.want("mauve").run(1);
+    assert_eq!((sim.weight(), sim.launch().outcome), (0, Some(Outcome::Superseded)));
+}
+
+#[test]
+fn after_a_wait_for_a_dead_stable_the_gateway_still_has_its_time_to_answer() {
+    let mut sim = launched_to("two");
+    sim.broken.push(OCHRE);
+    sim.settle();
+    sim.say("bypass", Verdict::Fail).run(120);
+    assert_eq!((sim.weight(), sim.launch().phase), (25, Phase::RollingBack));
+    sim.broken.clear();
+    sim.settle();
+    sim.tick();
+    let fallen = sim.now;
+    let pending = Route::Seen {
+        shares: Shares::Split { stable: OCHRE.into(), canary: TEAL.into(), weight: 0 },
+        programmed: Programmed::Pending,
+    };
+    sim.seen.route.clone_from(&pending);
+    while sim.launch().phase == Phase::RollingBack {
+        let step = sim.look();
+        let waits = sim.launch().phase == Phase::RollingBack;
+        assert!(!waits || step.wake_at == Some(after(fallen, seconds(30))));
+    }
+    assert_eq!(sim.now, after(fallen, seconds(30)));
+}
+
+#[test]
+fn how_a_launch_was_taken_back_is_told_as_a_warning_when_it_failed_and_as_news_when_it_did_not() {
+    let mut bad = launched_to("two");
+    bad.say("bypass", Verdict::Fail).run(5);
+    assert_eq!(told(&bad, "RollingBack"), [("teal at 25%: bypass: bypass says Fail".to_owned(), true)]);
+    assert_eq!(told(&bad, "RolledBack"), [("teal has no traffic: bypass: bypass says Fail".to_owned(), true)]);
+
+    let mut first = Sim::fresh();
+    first.run(1);
+    first.say("bypass", Verdict::Fail).run(5);
+    assert_eq!(told(&first, "Failed"), [("ochre was taken out: bypass: bypass says Fail".to_owned(), true)]);
+
+    let mut other = launched_to("two");
+    other.want("mauve").run(3);
+    assert_eq!(told(&other, "TakenBack"), [("teal has no traffic: the spec asks for mauve now".to_owned(), false)]);
+}
+
+#[test]
+fn a_fall_that_overrules_a_late_success_leaves_others_their_drain() {
+    let mut sim = launched_to("three");
+    sim.seen.drain = Some(seconds(600));
+    sim.until(60, "teal stable", |sim| sim.stable() == TEAL);
+    let mauve = crate::api::RetiringRevision { revision: "mauve".to_owned(), since: sim.now, idle: false };
+    sim.state.retiring.push(mauve);
+    sim.seen.pods.insert("mauve".to_owned(), ready_pods(1, sim.now));
+    sim.seen.decision = Some(Decision {
+        launch: sim.launch().id.clone(),
+        revision: TEAL.to_owned(),
+        outcome: Outcome::RolledBack,
+        reason: "TriggerFired".to_owned(),
+        message: "bypass: 1".to_owned(),
+        at: sim.now,
+    });
+    sim.run(30);
+    assert_eq!(sim.stable(), OCHRE);
+    assert_eq!(sim.seen.pods["mauve"].size, 1, "its runs are waited for");
+    assert!(sim.state.retiring.iter().all(|retiring| retiring.revision != OCHRE), "{:?}", sim.state.retiring);
+}
