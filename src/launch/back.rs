@@ -76,12 +76,7 @@ fn replaced(launch: &Launch, seen: &Observation, now: Timestamp) -> Option<Decis
 }
 
 /// The deadline of the stage; it stands still while the launch may not move.
-fn deadline_passed(
-    launch: &mut Launch,
-    plan: &Plan,
-    now: Timestamp,
-    notes: &mut Notes,
-) -> Option<Decision> {
+fn deadline_passed(launch: &mut Launch, plan: &Plan, now: Timestamp, notes: &mut Notes) -> Option<Decision> {
     let stage = plan.stages.get(index(launch)).or(plan.stages.last())?;
     if launch.phase == Phase::Soaking || launch.paused_at.is_some() || launch.held {
         return None;

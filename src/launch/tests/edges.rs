@@ -101,7 +101,8 @@ fn a_health_gate_tells_a_canary_that_grows_from_one_that_fails() {
         sim.run(5);
         sim.seen.replicas = asked_for;
         let since = (ready == size).then_some(sim.now);
-        *sim.pods(TEAL) = Pods { size, ready, failing, all_ready_since: since.map(|_| sim.launch().started_at), ..Pods::default() };
+        *sim.pods(TEAL) =
+            Pods { size, ready, failing, all_ready_since: since.map(|_| sim.launch().started_at), ..Pods::default() };
         if ready == 0 {
             sim.seen.pods.get_mut(OCHRE).unwrap().ready = 0; // else it would lose its traffic first
         }
@@ -153,7 +154,8 @@ fn a_sample_of_the_instant_at_which_the_launch_began_is_of_before() {
 
 #[test]
 fn samples_are_consecutive_when_one_was_lost_and_are_not_when_more_were() {
-    for (apart, outcome) in [(60, Some(Outcome::RolledBack)), (70, Some(Outcome::RolledBack)), (71, None), (200, None)] {
+    for (apart, outcome) in [(60, Some(Outcome::RolledBack)), (70, Some(Outcome::RolledBack)), (71, None), (200, None)]
+    {
         let mut sim = launched_to("one");
         sim.plan.interval = seconds(30);
         sim.plan.triggers[0].lasting = seconds(60);
@@ -171,9 +173,7 @@ fn restarts_are_counted_by_pod_and_what_a_pod_had_before_the_launch_hides_no_oth
     let old = Pods { restarts: [("pod-a".to_owned(), 5)].into(), ..Pods::default() };
     sim.seen.pods.insert(TEAL.to_owned(), old);
     sim.until(30, "stage one", |sim| sim.launch_began("one"));
-    for (pod, count, outcome) in
-        [("pod-b", 1, None), ("pod-a", 6, None), ("pod-b", 2, Some(Outcome::RolledBack))]
-    {
+    for (pod, count, outcome) in [("pod-b", 1, None), ("pod-a", 6, None), ("pod-b", 2, Some(Outcome::RolledBack))] {
         sim.pods(TEAL).restarts.insert(pod.to_owned(), count);
         sim.tick();
         assert_eq!(sim.launch().outcome, outcome, "{pod}");
@@ -335,4 +335,232 @@ fn a_fall_that_overrules_a_late_success_leaves_others_their_drain() {
     assert_eq!(sim.stable(), OCHRE);
     assert_eq!(sim.seen.pods["mauve"].size, 1, "its runs are waited for");
     assert!(sim.state.retiring.iter().all(|retiring| retiring.revision != OCHRE), "{:?}", sim.state.retiring);
+}
+
+// ---- going forward
+
+#[test]
+fn an_edit_is_launched_when_it_was_left_alone_for_three_seconds_and_a_first_revision_at_once() {
+    let mut sim = Sim::with_stable();
+    sim.want(TEAL).tick();
+    let seen = sim.now;
+    sim.until(10, "a launch", |sim| sim.state.launch.is_some());
+    assert_eq!(sim.now, after(seen, seconds(3)));
+    assert_eq!(sim.launch().id, "refund-agent-1");
+    let mut first = Sim::fresh();
+    first.tick();
+    assert_eq!(first.launch().number, 1);
+}
+
+#[test]
+fn a_launch_says_what_begins_beside_what() {
+    let mut sim = Sim::fresh();
+    sim.until(20, "ochre stable", |sim| sim.stable() == OCHRE);
+    sim.want(TEAL).until(100, "teal stable", |sim| sim.stable() == TEAL);
+    sim.want(OCHRE).until(30, "ochre stable", |sim| sim.stable() == OCHRE);
+    let told: Vec<_> = told(&sim, "LaunchStarted").into_iter().map(|(message, _)| message).collect();
+    assert_eq!(
+        told,
+        [
+            "refund-agent-1: first deployment of ochre",
+            "refund-agent-2: teal beside stable ochre",
+            "refund-agent-3: back to trusted ochre from teal",
+        ]
+    );
+}
+
+#[test]
+fn every_rise_is_told_with_what_justifies_it() {
+    let mut sim = Sim::with_stable();
+    sim.want(TEAL).until(100, "stable", |sim| sim.stable() == TEAL);
+    let told: Vec<_> = told(&sim, "WeightRaised").into_iter().map(|(message, _)| message).collect();
+    assert_eq!(
+        told,
+        [
+            "refund-agent-1: teal to 5%: the launch begins",
+            "refund-agent-1: teal to 25%: one passed: success: success says Pass",
+            "refund-agent-1: teal to 50%: two passed: success: success says Pass",
+            "refund-agent-1: teal to 100%: three passed: success: success says Pass",
+        ]
+    );
+}
+
+#[test]
+fn a_revision_that_is_launched_again_leaves_others_their_drain() {
+    let mut sim = Sim::with_stable();
+    sim.seen.drain = Some(seconds(600));
+    for revision in ["mauve", TEAL] {
+        sim.want(revision).until(100, "stable", |sim| sim.stable() == revision);
+    }
+    sim.want("mauve").until(10, "a launch", |sim| sim.launch().revision == "mauve");
+    let retiring: Vec<_> = sim.state.retiring.iter().map(|retiring| retiring.revision.as_str()).collect();
+    assert_eq!(retiring, [OCHRE]);
+}
+
+#[test]
+fn only_pods_that_restarted_before_the_launch_are_remembered() {
+    let mut sim = Sim::with_stable();
+    sim.want(TEAL).run(3);
+    let restarts = [("pod-a".to_owned(), 2), ("pod-b".to_owned(), 0)].into();
+    sim.seen.pods.insert(TEAL.to_owned(), Pods { restarts, ..Pods::default() });
+    sim.tick();
+    let known: Vec<_> = sim.launch().restarts.iter().map(|restart| (restart.pod.as_str(), restart.count)).collect();
+    assert_eq!(known, [("pod-a", 2)]);
+}
+
+#[test]
+fn a_stage_lasts_its_minimum_duration_to_the_second() {
+    let mut sim = launched_to("one");
+    let began = sim.launch().began_at.unwrap();
+    sim.until(60, "stage two", |sim| sim.launch().stage == 1);
+    assert_eq!(sim.now, after(began, seconds(10)));
+}
+
+#[test]
+fn new_pods_wait_two_seconds_for_gateways_to_know_them_and_those_of_a_first_deployment_do_not() {
+    let mut sim = Sim::with_stable();
+    sim.want(TEAL).until(20, "pods", |sim| sim.seen.pods.get(TEAL).is_some_and(|pods| pods.ready > 0));
+    let ready = sim.now;
+    let step = sim.tick();
+    assert_eq!(step.wake_at, Some(after(ready, seconds(2))));
+    assert_eq!(sim.launch().message.as_deref(), Some("waiting until the gateway knows the pods of teal"));
+    sim.until(10, "traffic", |sim| sim.weight() == 5);
+    assert_eq!(sim.now, after(ready, seconds(2)));
+
+    let mut first = Sim::fresh();
+    first.until(10, "ready pods", |sim| sim.seen.pods.get(OCHRE).is_some_and(|pods| pods.ready > 0));
+    first.tick();
+    assert_eq!(first.launch().weight, 100);
+}
+
+#[test]
+fn pods_in_trouble_are_waited_for_with_the_reason() {
+    let trouble: [fn(&mut Pods); 3] = [
+        |pods| pods.image_pull = Some("agent: no such image".to_owned()),
+        |pods| pods.crash_loop = Some("agent: exit 1".to_owned()),
+        |pods| pods.refused = Some("exceeded quota".to_owned()),
+    ];
+    for (trouble, why) in trouble.iter().zip(["agent: no such image", "agent: exit 1", "exceeded quota"]) {
+        let mut sim = Sim::with_stable();
+        sim.broken.push(TEAL);
+        sim.want(TEAL).until(10, "pods", |sim| sim.seen.pods.contains_key(TEAL));
+        trouble(sim.pods(TEAL));
+        sim.tick();
+        assert_eq!(sim.launch().message, Some(format!("waiting for pods of teal: 0/1 ready ({why})")));
+    }
+}
+
+#[test]
+fn what_the_gateway_has_not_confirmed_is_told() {
+    let split = |weight| Shares::Split { stable: OCHRE.into(), canary: TEAL.into(), weight };
+    for (route, message) in [
+        (Route::Missing, "waiting for the HTTPRoute to be there"),
+        (Route::Unusable("no rules".to_owned()), "the HTTPRoute cannot be used: no rules"),
+        (Route::Unshared("no room".to_owned()), "no room"),
+        (
+            Route::Seen { shares: split(1), programmed: Programmed::Yes },
+            "waiting for 5% to be read back from the HTTPRoute",
+        ),
+        (Route::Seen { shares: split(5), programmed: Programmed::Pending }, "waiting for the gateway to take 5%"),
+        (Route::Seen { shares: split(5), programmed: Programmed::Silent("create it".to_owned()) }, "create it"),
+        (
+            Route::Seen { shares: split(5), programmed: Programmed::Refused("no such port".to_owned()) },
+            "the gateway refuses the HTTPRoute: no such port",
+        ),
+    ] {
+        let mut sim = launched_to("one");
+        sim.run(5);
+        sim.seen.route = route;
+        for _ in 0..60 {
+            sim.look();
+        }
+        assert_eq!((sim.launch().stage, sim.launch().message.as_deref()), (0, Some(message)));
+        assert_eq!(sim.launch().began_at, None, "its window begins anew: {message}");
+    }
+}
+
+#[test]
+fn a_promotion_says_what_it_waits_for() {
+    let at_100 =
+        |sim: &Sim| sim.state.launch.as_ref().is_some_and(|it| it.phase == Phase::Promoting && it.weight == 100);
+    let mut sim = Sim::with_stable();
+    sim.want(TEAL).until(100, "100 %", |sim| sim.weight() == 100);
+    let mut gateway = sim.clone();
+    let Route::Seen { programmed, .. } = &mut gateway.seen.route else { unreachable!() };
+    *programmed = Programmed::Pending;
+    gateway.look();
+    assert_eq!(gateway.launch().message.as_deref(), Some("waiting for the gateway to take 100%"));
+    sim.look();
+    assert_eq!(sim.launch().message.as_deref(), Some("moving the agent's Service"));
+    sim.run(1);
+    sim.seen.route = Route::Seen { shares: Shares::AtRest, programmed: Programmed::Pending };
+    sim.look();
+    assert_eq!(sim.launch().message.as_deref(), Some("waiting for the route's rule to be restored"));
+
+    let mut first = Sim::fresh();
+    first.until(20, "100 %", at_100);
+    first.seen.service = None;
+    first.look();
+    assert_eq!(
+        first.launch().message.as_deref(),
+        Some("moving the agent's Service"),
+        "the gateway is asked afterwards"
+    );
+}
+
+#[test]
+fn an_agent_that_is_scaled_to_nothing_holds_in_a_stage_and_goes_on_in_a_promotion() {
+    let mut sim = launched_to("one");
+    sim.seen.replicas = 0;
+    sim.run(2);
+    assert_eq!(sim.launch().message.as_deref(), Some("held: spec.replicas is 0, so nothing can be judged"));
+
+    let mut sim = Sim::with_stable();
+    sim.want(TEAL).until(100, "100 %", |sim| sim.weight() == 100);
+    sim.seen.replicas = 0;
+    *sim.pods(TEAL) = Pods::default(); // the canary's pods are the first to go
+    for _ in 0..3 {
+        sim.look();
+        assert_eq!(sim.launch().weight, 100, "it does not flap");
+    }
+    sim.until(20, "stable", |sim| sim.stable() == TEAL);
+}
+
+#[test]
+fn a_first_deployment_waits_half_a_minute_for_its_gateway_to_the_second() {
+    let mut sim = Sim::fresh();
+    let silent = Route::Seen { shares: Shares::AtRest, programmed: Programmed::Silent("create it".into()) };
+    sim.seen.route.clone_from(&silent);
+    sim.until(20, "the wait", |sim| sim.launch_waits_for_gateway());
+    let (began, step) = (sim.now, sim.look());
+    assert_eq!(step.wake_at, Some(after(began, seconds(30))));
+    sim.until(60, "stable", |sim| sim.stable() == OCHRE);
+    assert_eq!(sim.now, after(began, seconds(30)));
+}
+
+impl Sim {
+    fn launch_waits_for_gateway(&self) -> bool {
+        let message = self.state.launch.as_ref().and_then(|launch| launch.message.as_deref());
+        message == Some("waiting for the gateway to take the HTTPRoute")
+    }
+}
+
+#[test]
+fn an_edited_plan_goes_on_in_the_highest_stage_that_is_not_above_the_weight() {
+    for (weights, stage, weight) in [
+        (&[5, 10, 25, 50][..], "three", 25), // as far as it was
+        (&[5, 20, 30, 50], "two", 20),
+        (&[30, 50], "one", 25), // it waits in the first until it may rise
+        (&[0, 5, 100], "two", 5),
+    ] {
+        let mut sim = launched_to("two");
+        sim.say("success", Verdict::Insufficient);
+        let names = ["one", "two", "three", "four"];
+        sim.plan.stages = weights.iter().zip(names).map(|(weight, name)| super::stage(name, *weight)).collect();
+        sim.plan.hash = "edited".to_owned();
+        sim.seen.paused = true; // nothing else moves it
+        let launch = sim.decide().state.launch.unwrap();
+        assert_eq!((launch.stage_name.as_str(), launch.weight), (stage, weight), "{weights:?}");
+        assert_eq!(usize::try_from(launch.stages).unwrap(), weights.len());
+    }
 }

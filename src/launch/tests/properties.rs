@@ -210,7 +210,10 @@ fn freeze_blocks_forward(before: &Sim, step: &Step) {
     assert!(!begins || new.trusted, "a launch began in a freeze: {new:?}");
     if let Some(old) = old.filter(|old| old.id == new.id && !old.trusted) {
         let same_stages = new.plan_hash == old.plan_hash; // else its stages are counted anew
-        assert!(new.weight <= old.weight && (new.stage <= old.stage || !same_stages), "a weight rose in a freeze: {old:?} {new:?}");
+        assert!(
+            new.weight <= old.weight && (new.stage <= old.stage || !same_stages),
+            "a weight rose in a freeze: {old:?} {new:?}"
+        );
         let moved = before.seen.service.as_ref() == Some(&new.revision);
         assert!(moved || new.outcome == old.outcome || new.outcome != Some(Outcome::Succeeded), "promoted in a freeze");
     }

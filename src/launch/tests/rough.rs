@@ -94,7 +94,9 @@ fn change(plan: &mut Plan, edit: Edit) {
             None => plan.triggers.push(trigger("errors", TriggerCheck::Metric(question(5)), 4)),
         },
         Edit::Soak(span) => plan.soak = seconds(span),
-        Edit::Deadline(then) => plan.stages.iter_mut().for_each(|stage| (stage.deadline, stage.then) = (seconds(90), then)),
+        Edit::Deadline(then) => {
+            plan.stages.iter_mut().for_each(|stage| (stage.deadline, stage.then) = (seconds(90), then))
+        }
     }
 }
 
