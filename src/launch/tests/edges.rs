@@ -564,3 +564,67 @@ fn an_edited_plan_goes_on_in_the_highest_stage_that_is_not_above_the_weight() {
         assert_eq!(usize::try_from(launch.stages).unwrap(), weights.len());
     }
 }
+
+#[test]
+fn a_stage_without_minimum_duration_is_left_as_soon_as_its_gates_pass() {
+    let mut sim = Sim::with_stable();
+    sim.plan.stages.iter_mut().for_each(|stage| stage.min_duration = Duration::ZERO);
+    sim.want(TEAL).until(60, "stable", |sim| sim.stable() == TEAL); // and no pass asks to be woken in the past
+}
+
+// ---- soak and drain
+
+#[test]
+fn a_soak_is_told_with_its_end_and_who_would_come_back() {
+    let mut sim = Sim::with_stable();
+    sim.plan.soak = seconds(100);
+    sim.want(TEAL).until(200, "soaking", |sim| sim.launch_began("soak"));
+    let until = after(sim.now, seconds(100));
+    let message = format!("refund-agent-1: teal is stable and soaks until {until:.0}: triggers still return to ochre");
+    assert_eq!(told(&sim, "Soaking"), [(message, false)]);
+}
+
+#[test]
+fn as_many_trusted_revisions_are_kept_as_the_history_has_beside_stable() {
+    let mut sim = Sim::with_stable();
+    sim.seen.history_limit = 2;
+    for revision in [TEAL, "mauve", "lime", "azure"] {
+        sim.want(revision).until(100, "stable", |sim| sim.stable() == revision);
+    }
+    let trusted: Vec<_> = sim.state.trusted.iter().map(|trusted| trusted.revision.as_str()).collect();
+    assert_eq!(trusted, ["azure", "lime", "mauve"]);
+}
+
+#[test]
+fn pods_of_a_revision_without_traffic_go_after_ten_seconds_to_the_second() {
+    let mut sim = launched_to("two");
+    sim.say("bypass", Verdict::Fail);
+    sim.until(10, "the end", |sim| sim.launch().phase == Phase::Complete);
+    let gone = sim.state.retiring[0].since;
+    sim.until(30, "no pods", |sim| sim.seen.pods[TEAL].size == 0);
+    assert_eq!(sim.now, after(gone, seconds(10)));
+}
+
+#[test]
+fn a_revision_without_pods_has_no_runs_to_wait_for() {
+    let mut sim = launched_to("two");
+    sim.seen.drain = Some(seconds(600));
+    sim.say("bypass", Verdict::Fail);
+    sim.until(10, "the end", |sim| sim.launch().phase == Phase::Complete);
+    sim.run(5);
+    assert_eq!(draining(&sim.state, &sim.seen).collect::<Vec<_>>(), [TEAL]);
+    *sim.pods(TEAL) = Pods::default(); // its node is gone, and somebody scaled it to nothing
+    assert_eq!(draining(&sim.state, &sim.seen).count(), 0);
+    sim.run(10);
+    assert!(sim.state.retiring.is_empty());
+}
+
+#[test]
+fn a_drain_deadline_that_passes_with_the_soak_warns_nobody() {
+    let mut sim = Sim::with_stable();
+    (sim.plan.soak, sim.seen.drain) = (seconds(100), Some(seconds(100)));
+    sim.want(TEAL).until(300, "the end", |sim| sim.stable() == TEAL && sim.launch().phase == Phase::Complete);
+    sim.run(2);
+    assert_eq!(sim.seen.pods[OCHRE].size, 0);
+    assert!(sim.events.iter().all(|event| !event.warning), "{:?}", sim.events);
+}
