@@ -27,6 +27,7 @@ mod rough;
 mod scenarios;
 mod share;
 mod soak;
+mod tables;
 
 const OCHRE: &str = "ochre";
 const TEAL: &str = "teal";
