@@ -3,6 +3,8 @@
 
 use super::scenarios::launched_to;
 use super::*;
+use crate::api::{Contest, DecisionVerb};
+use crate::launch::contest::contested;
 
 impl Sim {
     /// What a check says from now on, with its numbers: nothing else is measured.
@@ -627,4 +629,127 @@ fn a_drain_deadline_that_passes_with_the_soak_warns_nobody() {
     sim.run(2);
     assert_eq!(sim.seen.pods[OCHRE].size, 0);
     assert!(sim.events.iter().all(|event| !event.warning), "{:?}", sim.events);
+}
+
+// ---- people
+
+fn answers(sim: &Sim) -> Vec<&str> {
+    sim.state.answers.iter().map(|answer| answer.reason.as_str()).collect()
+}
+
+#[test]
+fn a_decision_of_the_second_in_which_the_agent_was_made_is_about_it() {
+    let mut sim = launched_to("one");
+    sim.seen.people.agent_made_at = sim.now;
+    let now = sim.now;
+    sim.decides_with("a", DecisionVerb::Abort, |given| given.made_at = now).run(1);
+    assert_eq!(sim.weight(), 0);
+}
+
+#[test]
+fn a_pause_says_what_it_holds() {
+    let mut sim = launched_to("one");
+    sim.decides("p", DecisionVerb::Pause).run(1);
+    assert_eq!(answers(&sim), ["refund-agent-1 holds at 5% until Resume"]);
+    let mut rest = launched_to("one");
+    rest.say("bypass", Verdict::Fail).run(10);
+    rest.decides("p", DecisionVerb::Pause).run(1);
+    assert_eq!(answers(&rest), ["no launch begins until Resume"]);
+}
+
+#[test]
+fn promote_skips_what_is_left_of_a_minimum_duration_and_says_when_nothing_is() {
+    for (age, answer) in [
+        (8, "what is left of the minimum duration of one is skipped: its gates decide"),
+        (9, "one has no minimum duration left: its gates decide"),
+    ] {
+        let mut sim = launched_to("one");
+        sim.say("success", Verdict::Insufficient).run(age);
+        sim.decides("p", DecisionVerb::Promote).run(1);
+        assert_eq!(answers(&sim), [answer]);
+    }
+}
+
+#[test]
+fn a_launch_carries_thirty_two_interventions_and_a_decision_about_two_gates_is_two() {
+    let mut sim = launched_to("one");
+    sim.plan.stages[0].min_duration = seconds(10_000);
+    let two = || vec!["success".to_owned(), "success".to_owned()];
+    for n in 0..15 {
+        sim.decides_with(&format!("o{n:02}"), DecisionVerb::Override, |given| given.gates = two()).run(1);
+        sim.read_back();
+    }
+    sim.decides_with("o20", DecisionVerb::Override, |given| given.gates = vec!["success".to_owned()]).run(1);
+    sim.read_back();
+    sim.decides_with("o21", DecisionVerb::Override, |given| given.gates = two()).run(1);
+    assert_eq!(sim.launch().interventions.len(), 31, "one more fits, two do not");
+    sim.read_back();
+    sim.decides_with("o22", DecisionVerb::Override, |given| given.gates = vec!["success".to_owned()]).run(1);
+    assert_eq!(sim.launch().interventions.len(), 32);
+}
+
+#[test]
+fn each_kind_of_decision_has_its_own_event() {
+    for (verb, reason, warning) in [
+        (DecisionVerb::Abort, "Aborted", false),
+        (DecisionVerb::Pause, "Paused", false),
+        (DecisionVerb::Promote, "WaitSkipped", false),
+        (DecisionVerb::Override, "GatesOverridden", true),
+    ] {
+        let mut sim = launched_to("one");
+        sim.decides_with("d", verb, |given| given.gates = vec!["success".to_owned()]).run(1);
+        let told = told(&sim, reason);
+        assert_eq!(told.len(), 1, "{verb:?}");
+        assert!(told[0].0.starts_with(&format!("{verb:?} by jane: ")) && told[0].1 == warning, "{told:?}");
+    }
+    let mut sim = launched_to("one");
+    sim.decides("r", DecisionVerb::Resume).run(1);
+    assert_eq!(told(&sim, "DecisionIgnored").len(), 1);
+    sim.decides("p", DecisionVerb::Pause).run(1);
+    sim.decides("q", DecisionVerb::Resume).run(1);
+    assert_eq!(told(&sim, "Resumed").len(), 1);
+    sim.say("bypass", Verdict::Fail).run(5);
+    sim.decides_with("t", DecisionVerb::Retry, |given| given.revision = Some(TEAL.to_owned())).run(1);
+    assert_eq!(told(&sim, "RetryAllowed").len(), 1);
+}
+
+// ---- a contested route
+
+#[test]
+fn a_launch_gives_way_for_a_minute_and_then_for_twice_as_long_each_time() {
+    for (times, pause) in [(3, "1m"), (4, "2m"), (5, "4m"), (6, "8m"), (7, "16m"), (8, "16m"), (100, "16m")] {
+        let mut sim = launched_to("one");
+        let launch = sim.state.launch.as_mut().unwrap();
+        launch.contest = Some(Contest { times, at: sim.now, by: "argocd".to_owned() });
+        let told = contested(sim.launch()).unwrap();
+        assert!(told.ends_with(&format!("a share is tried again {pause} after the last time")), "{told}");
+    }
+}
+
+#[test]
+fn a_launch_that_gave_way_tries_again_after_its_minute_to_the_second() {
+    let mut sim = launched_to("one");
+    let launch = sim.state.launch.as_mut().unwrap();
+    (launch.weight, launch.began_at) = (0, None);
+    launch.contest = Some(Contest { times: 3, at: sim.now, by: "argocd".to_owned() });
+    let (since, step) = (sim.now, sim.tick());
+    assert_eq!(step.wake_at, Some(after(since, seconds(60))));
+    sim.until(100, "a share", |sim| sim.launch().weight == 5);
+    assert_eq!(sim.now, after(since, seconds(60)));
+    sim.until(10, "its window", |sim| sim.launch_began("one"));
+    let there = sim.now;
+    sim.say("success", Verdict::Insufficient).until(100, "calm", |sim| sim.launch().contest.is_none());
+    assert_eq!(sim.now, after(there, seconds(60)), "and forgets after a calm minute");
+}
+
+#[test]
+fn a_share_that_could_not_be_written_is_no_contest_on_a_route_that_others_wrote_last() {
+    let mut sim = Sim::with_stable();
+    sim.seen.route_version.rules_by = Some("argocd-controller".to_owned());
+    sim.want(TEAL).until(20, "5 %", |sim| sim.state.launch.as_ref().is_some_and(|launch| launch.weight == 0));
+    sim.run(2);
+    for _ in 0..10 {
+        sim.look(); // the status says 5 %, and its write does not come through
+    }
+    assert_eq!((sim.launch().weight, sim.launch().contest.as_ref()), (5, None));
 }
