@@ -23,6 +23,7 @@ mod people;
 mod picture;
 mod promises;
 mod properties;
+mod refusals;
 mod rough;
 mod scenarios;
 mod share;
