@@ -270,7 +270,6 @@ fn a_canary_that_an_older_sluice_gave_traffic_to_drains_too() {
 fn without_pods_for_anybody_a_canary_is_taken_back_at_once() {
     let mut sim = launched_to("two");
     sim.seen.replicas = 0;
-    sim.run(3);
     sim.pods(OCHRE).ready = 0;
     sim.want("mauve").run(1);
     assert_eq!((sim.weight(), sim.launch().outcome), (0, Some(Outcome::Superseded)));
