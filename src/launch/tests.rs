@@ -29,6 +29,7 @@ mod scenarios;
 mod share;
 mod soak;
 mod tables;
+mod told;
 
 const OCHRE: &str = "ochre";
 const TEAL: &str = "teal";

@@ -276,6 +276,26 @@ fn without_pods_for_anybody_a_canary_is_taken_back_at_once() {
 }
 
 #[test]
+fn beside_a_dead_stable_a_share_of_some_requests_is_not_widened_on_the_way_back() {
+    let mut sim = Sim::with_stable();
+    let only: Vec<crate::api::RequestMatch> =
+        serde_json::from_str(r#"[{"headers": [{"name": "x-risk", "value": "low"}]}]"#).unwrap();
+    sim.plan.stages[0].only.clone_from(&only);
+    sim.want(TEAL).until(60, "25 % of all is next", |sim| {
+        let mut next = sim.clone();
+        next.tick();
+        next.state.launch.is_some_and(|launch| launch.weight == 25)
+    });
+    sim.look(); // the status says 25 % of all; the leader dies before the route does
+    assert_eq!((sim.launch().weight, sim.launch().only.len()), (25, 0));
+    sim.broken.push(OCHRE);
+    sim.settle();
+    sim.say("bypass", Verdict::Fail).run(10);
+    let shares = Shares::Matched { stable: OCHRE.into(), canary: TEAL.into(), weight: 5, only };
+    assert_eq!(sim.seen.route, Route::Seen { shares, programmed: Programmed::Yes });
+}
+
+#[test]
 fn after_a_wait_for_a_dead_stable_the_gateway_still_has_its_time_to_answer() {
     let mut sim = launched_to("two");
     sim.broken.push(OCHRE);
