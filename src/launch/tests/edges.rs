@@ -552,7 +552,7 @@ fn a_first_deployment_waits_half_a_minute_for_its_gateway_to_the_second() {
     let mut sim = Sim::fresh();
     let silent = Route::Seen { shares: Shares::AtRest, programmed: Programmed::Silent("create it".into()) };
     sim.seen.route.clone_from(&silent);
-    sim.until(20, "the wait", |sim| sim.launch_waits_for_gateway());
+    sim.until(20, "the wait", Sim::launch_waits_for_gateway);
     let (began, step) = (sim.now, sim.look());
     assert_eq!(step.wake_at, Some(after(began, seconds(30))));
     sim.until(60, "stable", |sim| sim.stable() == OCHRE);

@@ -148,8 +148,8 @@ fn a_stage_is_not_left_while_nothing_may_go_forward() {
         let promote = |step: &mut Step| launch(step).phase = Phase::Promoting;
         assert_eq!(broken(sim, promote), "NoPromotionWithoutProof");
     }
-    let hold = |step: &mut Step| (launch(step).stage, launch(step).held) = (1, true);
-    assert_eq!(broken(&sim, hold), "NoPromotionWithoutProof");
+    let leave_held = |step: &mut Step| (launch(step).stage, launch(step).held) = (1, true);
+    assert_eq!(broken(&sim, leave_held), "NoPromotionWithoutProof");
     let mut trusted = held[2].clone();
     trusted.state.launch.as_mut().unwrap().trusted = true;
     assert_eq!(broken(&trusted, |_| {}), "kept", "what is trusted is never frozen");

@@ -97,7 +97,9 @@ fn change(plan: &mut Plan, edit: Edit) {
         },
         Edit::Soak(span) => plan.soak = seconds(span),
         Edit::Deadline(then) => {
-            plan.stages.iter_mut().for_each(|stage| (stage.deadline, stage.then) = (seconds(90), then))
+            for stage in &mut plan.stages {
+                (stage.deadline, stage.then) = (seconds(90), then);
+            }
         }
     }
 }
@@ -335,7 +337,9 @@ proptest! {
     #[test]
     fn after_rough_weather_the_agent_comes_to_rest(sim in agent(), weather in prop::collection::vec(weather(), 1..150)) {
         let mut world = World::of(sim);
-        weather.iter().for_each(|weather| world.second(weather));
+        for weather in &weather {
+            world.second(weather);
+        }
         let World { mut now, latest, .. } = world;
         now.now = latest; // the clock is right again
         comes_to_rest(now);

@@ -51,7 +51,7 @@ use Phase::{Complete, Progressing, Promoting, RollingBack, Soaking};
 #[test]
 fn a_share_is_read_back_when_the_api_server_holds_just_what_was_asked_for() {
     let at_rest = || route(Shares::AtRest);
-    for (sim, expected, what) in [
+    for (sim, expected, what) in vec![
         (launch(Progressing, 25, route(split(OCHRE, TEAL, 25)), OCHRE), true, "the share"),
         (launch(Progressing, 25, route(split(OCHRE, TEAL, 24)), OCHRE), false, "another share"),
         (launch(Progressing, 25, route(split(OCHRE, "mauve", 25)), OCHRE), false, "of another canary"),
@@ -105,7 +105,7 @@ fn the_share_that_a_canary_has_is_what_the_route_gives_it_and_without_one_what_t
 
 #[test]
 fn a_share_that_nobody_may_have_falls_before_anything_is_remembered() {
-    for (sim, falls, what) in [
+    for (sim, falls, what) in vec![
         (launch(Progressing, 25, route(split(OCHRE, TEAL, 25)), OCHRE), false, "as it should be"),
         (launch(Progressing, 25, route(split(OCHRE, TEAL, 5)), OCHRE), false, "it is to rise"),
         (launch(Progressing, 25, route(split(OCHRE, TEAL, 26)), OCHRE), true, "more than it may have"),
@@ -136,7 +136,7 @@ fn a_share_that_nobody_may_have_falls_before_anything_is_remembered() {
 fn the_route_gets_the_share_of_the_launch_and_else_nothing() {
     let at_rest = || route(Shares::AtRest);
     let shared = || route(split(OCHRE, TEAL, 25));
-    for (sim, shares, what) in [
+    for (sim, shares, what) in vec![
         (launch(Progressing, 0, at_rest(), OCHRE), Shares::AtRest, "no share yet"),
         (launch(Progressing, 25, at_rest(), OCHRE), split(OCHRE, TEAL, 25), "a stage"),
         (launch(Promoting, 0, at_rest(), OCHRE), Shares::AtRest, "a trusted one before its pods are there"),
@@ -163,7 +163,7 @@ fn the_service_selects_stable_until_the_canary_has_everything() {
     let all = || route(split(OCHRE, TEAL, 100));
     let pending = Route::Seen { shares: split(OCHRE, TEAL, 100), programmed: Programmed::Pending };
     let promoting = |route: Route, service: &str| launch(Promoting, 100, route, service);
-    for (sim, service, what) in [
+    for (sim, service, what) in vec![
         (launch(Progressing, 100, all(), OCHRE), OCHRE, "its gates have not passed"),
         (promoting(all(), OCHRE), TEAL, "read back"),
         (promoting(route(split(OCHRE, TEAL, 50)), OCHRE), OCHRE, "not read back"),
