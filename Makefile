@@ -81,6 +81,10 @@ unit: ## tests that need no cluster
 model: ## search the model longer than `make unit` does: MODEL_SECONDS=600 for each search
 	SLUICE_MODEL_SECONDS=$(or $(MODEL_SECONDS),600) cargo test --release --locked --lib -- model:: --include-ignored --nocapture --test-threads=1
 
+.PHONY: mutants
+mutants: ## which changes of the decision core no test notices: FILES="gates.rs triggers.rs"; MODEL_SECONDS=20 asks the model too
+	@nice -n 10 tools/mutants $(FILES)
+
 .PHONY: test
 test: ## everything that must pass; KEEP=1 keeps the cluster `test`
 	@$(call timed,dependencies,$(MAKE) deps)

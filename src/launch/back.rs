@@ -55,7 +55,7 @@ pub(super) fn must_end(
             return Some(decision(launch, Outcome::RolledBack, "GateFailed", &format!("{gate}: {numbers}"), now));
         }
     }
-    replaced(launch, seen, now).or_else(|| deadline_passed(launch, plan, seen, now, notes))
+    replaced(launch, seen, now).or_else(|| deadline_passed(launch, plan, now, notes))
 }
 
 /// The spec asks for another revision now. One that soaks has the traffic already: a third revision ends its soak only.
@@ -76,15 +76,9 @@ fn replaced(launch: &Launch, seen: &Observation, now: Timestamp) -> Option<Decis
 }
 
 /// The deadline of the stage; it stands still while the launch may not move.
-fn deadline_passed(
-    launch: &mut Launch,
-    plan: &Plan,
-    seen: &Observation,
-    now: Timestamp,
-    notes: &mut Notes,
-) -> Option<Decision> {
+fn deadline_passed(launch: &mut Launch, plan: &Plan, now: Timestamp, notes: &mut Notes) -> Option<Decision> {
     let stage = plan.stages.get(index(launch)).or(plan.stages.last())?;
-    if launch.phase == Phase::Soaking || launch.paused_at.is_some() || launch.held || seen.replicas == 0 {
+    if launch.phase == Phase::Soaking || launch.paused_at.is_some() || launch.held {
         return None;
     }
     let paused = Duration::from_secs(u64::try_from(launch.paused_seconds).unwrap_or(0));
@@ -110,8 +104,7 @@ fn deadline_passed(
 pub(super) fn waiting_for(launch: &Launch) -> String {
     let open = launch.verdicts.iter().find(|gate| !matches!(gate.verdict, Verdict::Pass | Verdict::NotApplicable));
     let gate = open.map(|gate| format!("{}: {}", gate.gate, gate.message));
-    let open = gate.filter(|_| launch.began_at.is_some() && !launch.held);
-    open.or_else(|| launch.message.clone()).unwrap_or_else(|| "it was waiting".to_owned())
+    gate.filter(|_| !launch.held).or_else(|| launch.message.clone()).unwrap_or_else(|| "it was waiting".to_owned())
 }
 
 fn decision(launch: &Launch, outcome: Outcome, reason: &str, message: &str, now: Timestamp) -> Decision {
@@ -168,18 +161,17 @@ pub(super) fn take_back(
 fn lower(launch: &mut Launch, seen: &Observation, now: Timestamp) {
     let serves = |stable: &String| seen.pods.get(stable).is_some_and(|pods| pods.ready > 0);
     let guarded = launch.reason.as_deref() != Some(ABORTED) && seen.replicas > 0;
-    if guarded && !launch.stable.as_ref().is_none_or(serves) && canary_share(launch, seen) > 0 {
-        launch.weight = launch.weight.min(canary_share(launch, seen)); // a rise that is not written yet never is
+    let waits = guarded && !launch.stable.as_ref().is_none_or(serves);
+    let left = if waits { launch.weight.min(canary_share(launch, seen)) } else { 0 }; // a rise that is not written yet never is
+    if left > 0 {
         launch.only = match &seen.route {
             Route::Seen { shares: Shares::Matched { only, .. }, .. } => only.clone(),
             _ => Vec::new(),
         };
-        return;
-    }
-    if launch.weight > 0 {
+    } else if launch.weight > 0 {
         launch.entered_at = now;
     }
-    launch.weight = 0;
+    launch.weight = left;
 }
 
 /// Ends the launch once it was read back that its traffic is gone.

@@ -164,18 +164,15 @@ pub(super) fn follow_plan(launch: &mut Launch, plan: &Plan, now: Timestamp, note
         return begin_clocks(launch, now); // its gates have passed; an edit releases a deadline that holds it
     }
     let reached = plan.stages.iter().rposition(|stage| stage.weight <= launch.weight).unwrap_or(0);
-    let reached = match plan.stages.get(reached).filter(|stage| stage.only != launch.only) {
-        Some(_) if launch.weight > 0 => {
-            launch.weight = 0; // a share of other requests is another share: it begins anew
-            0
-        }
-        _ => reached,
-    };
+    let alike = plan.stages.get(reached).is_some_and(|stage| stage.only == launch.only);
+    if !alike {
+        launch.weight = 0; // a share of other requests is another share: it begins anew
+    }
     notes.tell("PlanChanged", format!("{}: the plan was edited; its stage begins anew", launch.id));
     launch.contest = None; // a person acted
     launch.plan_hash.clone_from(&plan.hash);
     launch.stages = i32::try_from(plan.stages.len()).unwrap_or(0);
-    enter(launch, plan, reached, now);
+    enter(launch, plan, if alike { reached } else { 0 }, now);
 }
 
 fn enter(launch: &mut Launch, plan: &Plan, stage: usize, now: Timestamp) {

@@ -97,7 +97,7 @@ fn read_health(
     let none = Pods::default();
     let pods = seen.pods.get(&launch.revision).unwrap_or(&none);
     let asked = capacity::canary_size(seen.replicas, launch.weight);
-    let Some(since) = pods.all_ready_since.filter(|_| pods.ready >= asked && pods.ready > 0) else {
+    let Some(since) = pods.all_ready_since.filter(|_| pods.ready >= asked.max(1)) else {
         // more pods than a moment ago are no failure of the canary: a scaler asked for them
         let verdict = if pods.ready > 0 && pods.failing == 0 { Verdict::Insufficient } else { Verdict::Fail };
         return ((verdict, format!("{}/{} pods ready", pods.ready, asked.max(pods.size))), None);
@@ -125,5 +125,5 @@ fn remember(launch: &mut Launch, verdicts: Vec<GateVerdict>, began: Timestamp, n
         launch.verdicts = verdicts;
     }
     let waiting = launch.verdicts.iter().any(|gate| gate.verdict != Verdict::Pass);
-    waiting.then(|| after(launch.verdicts_at.map_or(now, |at| at.max(after(now, REFRESH.0))), keep))
+    waiting.then(|| after(launch.verdicts_at.unwrap_or(now), keep).max(after(now, REFRESH.0)))
 }

@@ -261,9 +261,11 @@ pub(super) fn paused(pause: &Pause) -> String {
     format!("paused by {}: {}", pause.by, pause.reason)
 }
 
-/// The line of an agent at rest.
-pub(super) fn at_rest(state: &State) -> String {
-    state.pause.as_ref().map_or_else(|| "Stable".to_owned(), |pause| format!("Stable; {}", paused(pause)))
+/// The line of an agent at rest. One that nobody serves is not told to be stable.
+pub(super) fn at_rest(state: &State, seen: &Observation) -> String {
+    let held = state.pause.as_ref().map(paused).or_else(|| seen.paused.then(|| "spec.paused is true".to_owned()));
+    let serves = if state.stable.is_some() { "Stable" } else { "no revision is stable yet" };
+    held.map_or_else(|| serves.to_owned(), |held| format!("{serves}; {held}"))
 }
 
 /// What a revision waits for that a person's pause holds, with the mend.

@@ -19,7 +19,7 @@ pub fn summary(state: &State, seen: &Observation) -> Summary {
     let told = |launch: &Launch| launch.outcome != Some(Outcome::Succeeded) && !(settled && ended(launch));
     let shown = state.launch.as_ref().filter(|launch| told(launch));
     let Some(launch) = shown else {
-        let resting = || waits_frozen(state, seen).unwrap_or_else(|| people::at_rest(state));
+        let resting = || waits_frozen(state, seen).unwrap_or_else(|| people::at_rest(state, seen));
         let reason = problem(state, seen).map_or_else(resting, |(_, message)| message);
         return Summary {
             stable,
@@ -228,9 +228,7 @@ fn problem(state: &State, seen: &Observation) -> Option<(String, String)> {
         let message = "the canary is to be taken back, but stable has no ready pod; see the events of stable's pods, or decide Abort: it goes to stable all the same";
         return Some(("StableNotReady".to_owned(), message.to_owned()));
     }
-    let WantedRevision::Known(revision) = &seen.wanted else {
-        return None;
-    };
+    let WantedRevision::Known(revision) = &seen.wanted else { return None };
     let is_stable = state.stable.as_ref().is_some_and(|stable| stable.revision == *revision);
     state.rejected.iter().find(|rejected| rejected.revision == *revision && !is_stable).map(|_| {
         let mend = "revert Git, change the template or its ConfigMaps, or decide Retry";

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
+use proptest::test_runner::Config as ProptestConfig;
 
-use super::time::after;
+use super::time::{after, between};
 use super::*;
 use crate::api::{
     DeadlineOutcome, OnFail, Outcome, Phase, PodCondition, StableRevision, State, TrustedRevision, Verdict,
@@ -15,18 +16,29 @@ use crate::api::{
 };
 
 mod contest;
+mod edges;
 mod freezes;
 mod matching;
 mod people;
 mod picture;
 mod promises;
 mod properties;
+mod refusals;
+mod rough;
 mod scenarios;
 mod share;
 mod soak;
+mod tables;
+mod told;
 
 const OCHRE: &str = "ochre";
 const TEAL: &str = "teal";
+
+/// So many cases of a property, or as many as `PROPTEST_CASES` says: a search for mutants is in a hurry, a night is not.
+pub(super) fn cases(usual: u32) -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok());
+    ProptestConfig { cases: asked.unwrap_or(usual), ..ProptestConfig::default() }
+}
 
 fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)

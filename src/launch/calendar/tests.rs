@@ -122,7 +122,7 @@ const ZONES: [&str; 6] =
     ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu", "Pacific/Apia", "Africa/Casablanca"];
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(crate::launch::tests::cases(400))]
 
     /// Instants lie around the changes of the clocks in 2026 and 2027, where mistakes would be.
     #[test]

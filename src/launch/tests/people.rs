@@ -491,7 +491,7 @@ mod crashes {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+        #![proptest_config(cases(300))]
 
         #[test]
         fn every_decision_takes_effect_once_and_is_answered_whatever_dies(

@@ -4,7 +4,7 @@ use super::*;
 use crate::launch::promises::{Decided, Rise, of_a_decision, of_a_rise};
 
 /// The promise that the next decision breaks when `damage` is done to it, or "kept".
-fn broken(sim: &Sim, damage: impl Fn(&mut Step)) -> &'static str {
+pub(super) fn broken(sim: &Sim, damage: impl Fn(&mut Step)) -> &'static str {
     let mut sim = sim.clone();
     sim.now = after(sim.now, seconds(1));
     sim.sample();
@@ -14,11 +14,11 @@ fn broken(sim: &Sim, damage: impl Fn(&mut Step)) -> &'static str {
     of_a_decision(&decided).map_or_else(|broken| broken.promise, |()| "kept")
 }
 
-fn launch(step: &mut Step) -> &mut crate::api::Launch {
+pub(super) fn launch(step: &mut Step) -> &mut crate::api::Launch {
     step.state.launch.as_mut().unwrap()
 }
 
-fn at_5_percent() -> Sim {
+pub(super) fn at_5_percent() -> Sim {
     let mut sim = Sim::with_stable();
     sim.want(TEAL).until(30, "5 %", |sim| sim.weight() == 5 && sim.launch().began_at.is_some());
     sim

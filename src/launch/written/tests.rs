@@ -1,5 +1,7 @@
 use proptest::prelude::*;
 
+use std::time::Duration;
+
 use super::*;
 use crate::launch::resolve;
 
@@ -165,6 +167,41 @@ fn an_edit_that_makes_anything_easier_is_no_tightening() {
         assert!(!only_tightens(&base, &plan), "{what}");
     }
     assert!(only_tightens(&base, &base));
+}
+
+#[test]
+fn an_edit_that_asks_for_more_tightens_and_clocks_and_sources_are_what_they_were() {
+    let soaks = plan(&serde_json::to_string(&production()).unwrap().replacen('{', r#"{"soak": "1h","#, 1));
+    let base = judged(r#"{"planRef": {"name": "p"}}"#, GATEWAY, Some(&soaks)).unwrap();
+    let second = Duration::from_secs(1);
+    let with = |edit: fn(&mut Plan, Duration)| {
+        let mut plan = base.clone();
+        edit(&mut plan, second);
+        only_tightens(&base, &plan)
+    };
+    assert!(with(|plan, second| plan.soak += second));
+    assert!(!with(|plan, second| plan.soak -= second));
+    assert!(with(|plan, second| plan.stages[0].min_duration += second));
+    assert!(!with(|plan, second| plan.stages[0].min_duration -= second));
+    assert!(!with(|plan, second| plan.stages[0].deadline += second));
+    assert!(!with(|plan, second| plan.interval += second), "another interval samples other data");
+    assert!(!with(|plan, _| plan.source = "other".to_owned()));
+    assert!(with(|plan, _| plan.stages[1].gates = [&plan.stages[0].gates[..], &plan.stages[1].gates].concat()));
+    assert!(with(|plan, _| plan.triggers.extend(plan.triggers.clone())));
+}
+
+#[test]
+fn what_an_agent_adds_may_be_as_long_and_as_many_as_the_plan_allows() {
+    let tighten = |tighten: &str| {
+        let launch = format!(r#"{{"planRef": {{"name": "production"}}, "tighten": {tighten}}}"#);
+        judged(&launch, GATEWAY, Some(&production()))
+    };
+    let same = tighten(r#"{"stages": [{"name": "tenth", "minDuration": "10m"}]}"#).unwrap();
+    assert_eq!(same.stages[0].min_duration, Duration::from_mins(10));
+    assert!(tighten(r#"{"stages": [{"name": "tenth", "minDuration": "119m"}]}"#).is_ok());
+    let many: Vec<_> =
+        (0..15).map(|n| format!(r#"{{"name": "t{n}", "health": {{"condition": "Unready"}}}}"#)).collect();
+    assert_eq!(tighten(&format!(r#"{{"triggers": [{}]}}"#, many.join(","))).unwrap().triggers.len(), 16);
 }
 
 proptest! {
