@@ -12,7 +12,7 @@ mod context;
 pub(crate) mod elector;
 mod error;
 mod guard;
-mod leader;
+pub(crate) mod leader;
 mod live;
 mod metrics;
 mod observe;
