@@ -175,22 +175,10 @@ impl World {
         promises::of_a_decision(&Decided { plan, before: &agent.state, seen: &truth, now: *NOW, step: &step })?;
         let left = self.work(index, &truth, &step);
         self.operators[index].wake = step.wake_at;
-        let chosen = Known::new(self.chosen(truth, step));
+        let chosen = Known::new(chosen(truth, step));
         self.operators[index].pass = Some(Pass { agent, chosen, left });
         self.end_idle_pass(index);
         Ok(())
-    }
-
-    fn chosen(&self, seen: Observation, step: Step) -> Chosen {
-        let Step { mut state, wanted, .. } = step;
-        if !self.rules.guards.remembers_answers {
-            state.answers.clear();
-        }
-        let shares = match seen.route {
-            Route::Seen { shares, .. } => Some(shares),
-            _ => None,
-        };
-        Chosen { shares, serves: seen.service.is_some(), state: Known::new(state), wanted }
     }
 
     fn observe(&self, index: usize, agent: &Agent) -> Observation {
@@ -465,6 +453,15 @@ impl World {
     }
 }
 
+fn chosen(seen: Observation, step: Step) -> Chosen {
+    let Step { state, wanted, .. } = step;
+    let shares = match seen.route {
+        Route::Seen { shares, .. } => Some(shares),
+        _ => None,
+    };
+    Chosen { shares, serves: seen.service.is_some(), state: Known::new(state), wanted }
+}
+
 /// What an operator sees that lacks a guard.
 fn blinded(mut seen: Observation, guards: Guards) -> Observation {
     if !guards.sees_windows {
@@ -472,6 +469,9 @@ fn blinded(mut seen: Observation, guards: Guards) -> Observation {
     }
     if !guards.sees_runs {
         seen.drain = None;
+    }
+    if !guards.remembers_answers {
+        seen.people.settled.extend(seen.people.given.iter().map(|given| given.uid.clone()));
     }
     seen
 }

@@ -43,8 +43,8 @@ impl World {
                     passes += 1;
                     world.whole_pass(index)?;
                 }
-                Some(index) if world.operators[index].wake.is_some() => world.pass_time(),
                 Some(_) if world.is_held() => world.release(future)?,
+                Some(index) if world.operators[index].wake.is_some() => world.pass_time(),
                 Some(_) => return world.is_at_rest().map(|()| passes),
                 None => world.pass_time(),
             }

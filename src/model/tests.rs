@@ -42,7 +42,7 @@ fn report(name: &str, found: &Found) {
 
 /// Without a guard the search finds the promise that the guard keeps.
 fn finds(promise: &str, rules: Rules) {
-    let found = search(rules, Bounds { width: usize::MAX, ..bounds() });
+    let found = search(rules, Bounds { width: usize::MAX, rest: u64::MAX, ..bounds() });
     report(promise, &found);
     let (broken, way) = found.counterexample.expect("a counterexample");
     println!("{broken}\n{}", tell(rules, &way));

@@ -678,8 +678,8 @@ impl World {
 
     /// What a person decided takes effect once.
     fn hears_once(&self, state: &State) -> Result<(), Broken> {
-        let known = |uid: &String| self.state.answers.iter().any(|answer| answer.uid == *uid);
-        let fresh = state.answers.iter().find(|answer| !known(&answer.uid) && self.heard.contains(&answer.uid));
+        let mut fresh = state.answers.iter().filter(|answer| !self.state.answers.contains(answer));
+        let fresh = fresh.find(|answer| self.heard.contains(&answer.uid));
         let again = |uid: &String| Broken { promise: "HeardOnce", why: format!("decision {uid} takes effect again") };
         fresh.map_or(Ok(()), |answer| Err(again(&answer.uid)))
     }
