@@ -373,7 +373,11 @@ fn quiet_at_rest(decided: &Decided<'_>) -> Result<(), String> {
         (WantedRevision::Known(wanted), Some(stable)) => *wanted == stable.revision,
         _ => false,
     };
-    let asked = !seen.people.given.is_empty() || seen.people.unread || !before.answers.is_empty();
+    let fallen = |launch: &Launch| seen.decision.as_ref().is_some_and(|written| written.launch == launch.id);
+    let late =
+        before.launch.as_ref().is_some_and(|launch| launch.outcome == Some(Outcome::Succeeded) && fallen(launch));
+    let asked = late // a fall that arrived after the success: it is obeyed
+        || !seen.people.given.is_empty() || seen.people.unread || !before.answers.is_empty();
     let resting =
         settled && !asked && running(before).is_none() && before.pending.is_none() && before.retiring.is_empty();
     if !resting || step.state == **before && step.events.is_empty() && step.wake_at.is_none() {

@@ -147,7 +147,8 @@ fn an_abort_and_a_fault() {
 fn an_abort_in_a_soak_and_a_crash_with_two_operators() {
     let budget = Budget { faults: 1, ..asked(1) };
     let judged = Judged { short: true, ..SOAKS };
-    let world = Rules { verbs: &[DecisionVerb::Abort], judged, budget, standby: true, only: only_crashes, ..Rules::CALM };
+    let world =
+        Rules { verbs: &[DecisionVerb::Abort], judged, budget, standby: true, only: only_crashes, ..Rules::CALM };
     holds("soak: abort, crash, two operators", world);
 }
 
@@ -174,7 +175,10 @@ fn the_retry_of_a_rejected_revision_and_a_crash() {
 #[test]
 fn a_wait_that_is_skipped_a_gate_that_is_overruled_and_a_verdict() {
     let verbs = &[DecisionVerb::Promote, DecisionVerb::Override];
-    holds("promote or override, verdict", Rules { verbs, budget: Budget { people: 1, ..budget(0, 0, 1) }, ..Rules::CALM });
+    holds(
+        "promote or override, verdict",
+        Rules { verbs, budget: Budget { people: 1, ..budget(0, 0, 1) }, ..Rules::CALM },
+    );
 }
 
 #[test]

@@ -354,7 +354,9 @@ impl World {
             }
         }
         if self.left.people > 0 {
-            all.extend(self.rules.verbs.iter().filter(|verb| self.makes_sense(**verb)).map(|verb| Action::Decide(*verb)));
+            all.extend(
+                self.rules.verbs.iter().filter(|verb| self.makes_sense(**verb)).map(|verb| Action::Decide(*verb)),
+            );
         }
     }
 
@@ -587,7 +589,10 @@ impl World {
         fresh: bool,
         late: bool,
     ) -> Result<Result<(), Refused>, Broken> {
-        if self.rules.guards.versions && !fresh && !matches!(write, Write::Size { .. } | Write::Remove { .. } | Write::Answer(_)) {
+        if self.rules.guards.versions
+            && !fresh
+            && !matches!(write, Write::Size { .. } | Write::Remove { .. } | Write::Answer(_))
+        {
             return Ok(Err(Refused));
         }
         let deposed = epoch < self.epoch_of(write);
@@ -630,7 +635,9 @@ impl World {
                 self.taken_back.extend(takes_back.map(|launch| (object(write).0, launch)));
                 self.service = Known::new(ServiceObject { revision, decision, epoch });
             }
-            Write::Size { revision, size, .. } => self.deployments.edit(|all| resize(all.entry(revision).or_default(), size, epoch)),
+            Write::Size { revision, size, .. } => {
+                self.deployments.edit(|all| resize(all.entry(revision).or_default(), size, epoch))
+            }
             Write::Remove { revision } => self.deployments.edit(|all| drop(all.remove(revision))),
         }
     }

@@ -77,7 +77,9 @@ pub(super) fn runs_finish(decided: &Decided<'_>) -> Result<(), String> {
         let lasted = between(retiring.since, *now);
         let measured = seen.measured.get(&CheckName::Drained(retiring.revision.clone()));
         let none = measured.is_some_and(|it| {
-            it.verdict == Verdict::Pass && it.sampled_at >= retiring.since && between(retiring.since, it.sampled_at) >= SETTLE
+            it.verdict == Verdict::Pass
+                && it.sampled_at >= retiring.since
+                && between(retiring.since, it.sampled_at) >= SETTLE
         });
         seen.drain.map_or(lasted >= SETTLE, |deadline| none || lasted >= deadline.max(SETTLE))
     };

@@ -180,3 +180,18 @@ fn pods_that_go_while_runs_may_be_under_way_are_refused() {
     sim.seen.measured.insert(CheckName::Drained(TEAL.into()), none);
     assert_eq!(broken(&sim, bare), "kept");
 }
+
+#[test]
+fn a_fall_that_arrives_after_the_success_is_obeyed_and_breaks_no_promise() {
+    let mut sim = at_5_percent();
+    let mut falls = sim.clone();
+    let fall = falls.say("bypass", Verdict::Fail).tick();
+    sim.until(200, "success", |sim| sim.stable() == TEAL && sim.state.retiring.is_empty());
+    let shares = Shares::Split { stable: OCHRE.into(), canary: TEAL.into(), weight: 0 };
+    sim.seen.route = Route::Seen { shares, programmed: Programmed::Yes };
+    sim.seen.decision = fall.wanted.decision;
+    assert_eq!(broken(&sim, |_| {}), "kept", "something is to be done");
+    let step = sim.decide();
+    assert_eq!(step.state.launch.as_ref().map(|it| it.phase), Some(Phase::RollingBack));
+    assert_eq!(step.wanted.sizes.get(OCHRE), Some(&4), "stable gets its pods back");
+}
