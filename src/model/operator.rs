@@ -9,7 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::clock::{INSTANT, NOW, TICK, old, older, older_state, past, without_instants};
 use super::known::Known;
 use super::rules::{DRAIN, Guards};
-use super::world::{Cache, Late, Refused, RouteObject, Spec, World, Write, grow_older, named};
+use super::world::{Cache, Deployment, Late, Refused, RouteObject, Spec, World, Write, grow_older, named};
 use crate::api::{DecisionVerb, Launch, Phase, State, Verdict};
 use crate::controller::elector::Elector;
 use crate::controller::leader::{LEASE, RENEW_WITHIN};
@@ -368,16 +368,29 @@ impl World {
         Ok(match *work {
             Work::Commit => (pass.chosen.state != pass.agent.state).then(|| Write::Status(pass.chosen.state.clone())),
             Work::Size(revision, size) => {
-                (size_of(revision) != Some(size)).then_some(Write::Size { revision, size, emptied })
+                let canary = running(&pass.chosen.state).filter(|launch| launch.revision == revision);
+                let launch = canary.map(|launch| launch.id.clone()).filter(|_| self.rules.guards.pods_versions);
+                let marked = known.get(revision).is_some_and(|pods| launch.is_none() || pods.launch == launch);
+                let right = size_of(revision) == Some(size) && marked;
+                (!right).then_some(Write::Size { revision, size, emptied, launch })
             }
-            Work::Remove(revision) => self.deployments.contains_key(revision).then_some(Write::Remove { revision }),
+            Work::Remove(revision) => self.seen(known, revision)?.then_some(Write::Remove { revision }),
+            Work::Rest(revision) if size_of(revision) == Some(0) => None,
             Work::Rest(revision) => {
-                (size_of(revision) != Some(0)).then_some(Write::Size { revision, size: 0, emptied })
+                let write = Write::Size { revision, size: 0, emptied, launch: None };
+                self.seen(known, revision)?.then_some(write)
             }
             Work::Route => self.route_request(pass, operator.cache.as_ref())?,
             Work::Service => self.service_request(pass, operator.cache.as_ref())?,
             Work::Answer(index) => (!self.decisions[index].answered).then_some(Write::Answer(index)),
         })
+    }
+
+    /// Whether a Deployment is there, and is as the operator knows it.
+    fn seen(&self, known: &BTreeMap<&'static str, Deployment>, revision: &str) -> Result<bool, Refused> {
+        let live = self.deployments.get(revision);
+        let refused = self.rules.guards.pods_versions && live.is_some() && live != known.get(revision);
+        if refused { Err(Refused) } else { Ok(live.is_some()) }
     }
 
     /// `traffic::route`.

@@ -53,6 +53,8 @@ pub(super) struct Guards {
     pub(super) decision_written: bool,
     /// Status and route are guarded by `resourceVersion`.
     pub(super) versions: bool,
+    /// Pods are taken away from the version of a Deployment that was seen, and a launch marks that of its canary.
+    pub(super) pods_versions: bool,
     /// A launch that is taken back marks route and Service even where its weight is 0 already.
     pub(super) falls_are_marked: bool,
     /// Leadership is asked for before each write.
@@ -104,6 +106,7 @@ impl Guards {
         status_first: true,
         decision_written: true,
         versions: true,
+        pods_versions: true,
         falls_are_marked: true,
         leadership: true,
         fencing: false,

@@ -11,7 +11,7 @@ use crate::api::DecisionVerb;
 fn bounds() -> Bounds {
     let asked = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     Bounds {
-        width: asked("SLUICE_MODEL_WIDTH").map_or(1000, |width| usize::try_from(width).unwrap()),
+        width: asked("SLUICE_MODEL_WIDTH").map_or(5000, |width| usize::try_from(width).unwrap()),
         time: Duration::from_secs(asked("SLUICE_MODEL_SECONDS").unwrap_or(60)),
         memory: asked("SLUICE_MODEL_MEMORY_MB").unwrap_or(2048) << 20,
         rest: 199,
@@ -270,6 +270,17 @@ fn a_fall_that_leaves_no_mark_is_found() {
 fn a_late_write_over_a_newer_version_is_found() {
     let world = Rules { budget: budget(1, 0, 0), standby: true, ..Rules::CALM };
     finds("Finality", without(|guards| guards.versions = false, world));
+}
+
+#[test]
+fn pods_that_go_late_from_a_revision_that_is_launched_again_are_found() {
+    let only = |action: &Action| {
+        let fault = is_fault(action) && !matches!(action, Action::Delay(_, false));
+        !fault && !matches!(action, Action::Gate(_) | Action::Errors(_))
+    };
+    let budget = Budget { people: 1, ..budget(1, 0, 1) };
+    let world = Rules { verbs: &[DecisionVerb::Retry], judged: SHORT, budget, only, ..Rules::CALM };
+    finds("WeightBeforeScaleDown", without(|guards| guards.pods_versions = false, world));
 }
 
 #[test]

@@ -57,6 +57,8 @@ pub(super) struct Deployment {
     pub(super) size: i32,
     pub(super) ready: i32,
     pub(super) since: Option<Timestamp>,
+    /// The launch that it runs for.
+    pub(super) launch: Option<String>,
     pub(super) epoch: i64,
 }
 
@@ -100,6 +102,7 @@ pub(super) enum Write {
         revision: &'static str,
         size: i32,
         emptied: bool,
+        launch: Option<String>,
     },
     Remove {
         revision: &'static str,
@@ -244,7 +247,7 @@ impl World {
             trusted: vec![TrustedRevision { revision: stable.to_owned(), since }],
             ..State::default()
         });
-        let pods = Deployment { size: 2, ready: 2, since: Some(since), epoch: 0 };
+        let pods = Deployment { size: 2, ready: 2, since: Some(since), launch: None, epoch: 0 };
         self.deployments = Known::new([(stable, pods)].into());
         self.service = Known::new(ServiceObject { revision: Some(stable.to_owned()), ..ServiceObject::default() });
         let route = RouteObject { shares: Shares::AtRest, programmed: true, decision: None, epoch: 0 };
@@ -589,10 +592,7 @@ impl World {
         fresh: bool,
         late: bool,
     ) -> Result<Result<(), Refused>, Broken> {
-        if self.rules.guards.versions
-            && !fresh
-            && !matches!(write, Write::Size { .. } | Write::Remove { .. } | Write::Answer(_))
-        {
+        if !fresh && self.is_guarded(write) {
             return Ok(Err(Refused));
         }
         let deposed = epoch < self.epoch_of(write);
@@ -603,6 +603,17 @@ impl World {
         self.apply(write, epoch);
         self.changed(write);
         Ok(Ok(()))
+    }
+
+    /// Whether a write carries the version of the object that it was decided on.
+    fn is_guarded(&self, write: &Write) -> bool {
+        match write {
+            Write::Status(_) | Write::CreateRoute | Write::Route { .. } | Write::Service { .. } => {
+                self.rules.guards.versions
+            }
+            Write::Remove { .. } | Write::Size { size: 0, emptied: false, .. } => self.rules.guards.pods_versions,
+            Write::Size { .. } | Write::Answer(_) => false,
+        }
     }
 
     fn epoch_of(&self, write: &Write) -> i64 {
@@ -635,9 +646,11 @@ impl World {
                 self.taken_back.extend(takes_back.map(|launch| (object(write).0, launch)));
                 self.service = Known::new(ServiceObject { revision, decision, epoch });
             }
-            Write::Size { revision, size, .. } => {
-                self.deployments.edit(|all| resize(all.entry(revision).or_default(), size, epoch))
-            }
+            Write::Size { revision, size, launch, .. } => self.deployments.edit(|all| {
+                let pods = all.entry(revision).or_default();
+                resize(pods, size);
+                (pods.epoch, pods.launch) = (epoch, launch);
+            }),
             Write::Remove { revision } => self.deployments.edit(|all| drop(all.remove(revision))),
         }
     }
@@ -673,7 +686,7 @@ impl World {
             {
                 self.rises(write, (revision, 100), self.service.decision.as_ref(), late)
             }
-            Write::Size { revision, size: 0, emptied: false } | Write::Remove { revision }
+            Write::Size { revision, size: 0, emptied: false, .. } | Write::Remove { revision }
                 if self.share(revision) > 0 && self.deployments.contains_key(revision) =>
             {
                 broken("WeightBeforeScaleDown", format!("{revision} has {}% and loses its pods", self.share(revision)))
@@ -756,13 +769,13 @@ pub(super) fn grow_older(
     }
 }
 
-fn resize(pods: &mut Deployment, size: i32, epoch: i64) {
+fn resize(pods: &mut Deployment, size: i32) {
     pods.since = match (pods.since, pods.ready.cmp(&size)) {
         (since, std::cmp::Ordering::Equal) if size > 0 => since,
         (_, std::cmp::Ordering::Greater) if size > 0 => Some(*NOW),
         _ => None,
     };
-    (pods.size, pods.ready, pods.epoch) = (size, pods.ready.min(size), epoch);
+    (pods.size, pods.ready) = (size, pods.ready.min(size));
 }
 
 fn object(write: &Write) -> (u8, &str) {
