@@ -185,7 +185,7 @@ impl World {
         let running = agent.state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
         let cache = self.operators[index].cache.as_ref();
         let deployments = cache.map_or(&self.deployments, |cache| &cache.pods);
-        let resting = cache.filter(|_| running.is_none());
+        let resting = cache.filter(|_| is_certain(&agent.state));
         let route: &Option<RouteObject> = resting.map_or(&self.route, |cache| &cache.route);
         let service = resting.map_or(&self.service, |cache| &cache.service);
         let written = [route.as_ref().and_then(|route| route.decision.clone()), service.decision.clone()];
@@ -401,7 +401,7 @@ impl World {
         }
         let cached = cache.map_or(&self.route, |cache| &cache.route).as_ref();
         let right = |cached: &RouteObject| Some(&cached.shares) == wanted.shares.as_ref();
-        if running(&pass.agent.state).is_none() && cached.is_some_and(right) {
+        if is_certain(&pass.agent.state) && cached.is_some_and(right) {
             return Ok(None); // it is read only when the watch says that it is wrong
         }
         let Some(live) = self.route.as_ref() else {
@@ -428,7 +428,8 @@ impl World {
         let cached = cache.map_or(&self.service, |cache| &cache.service);
         let marked = !self.needs_mark(state, self.service.decision.as_ref());
         let right = self.service.revision == wanted.service && marked;
-        if (running(state).is_none() && cached.revision == wanted.service) || right {
+        let rests = is_certain(&pass.agent.state) && running(state).is_none();
+        if (rests && cached.revision == wanted.service) || right {
             return Ok(None);
         }
         let stable = state.stable.as_ref().map(|stable| &stable.revision);
@@ -487,6 +488,11 @@ fn blinded(mut seen: Observation, guards: Guards) -> Observation {
         seen.people.settled.extend(seen.people.given.iter().map(|given| given.uid.clone()));
     }
     seen
+}
+
+/// No launch runs and no status was lost: what the watches hold of route and Service is good enough.
+fn is_certain(state: &State) -> bool {
+    running(state).is_none() && state.stable.is_some()
 }
 
 fn running(state: &State) -> Option<&Launch> {

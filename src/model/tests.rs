@@ -40,9 +40,9 @@ fn report(name: &str, found: &Found) {
     );
 }
 
-/// Without a guard the search finds the promise that the guard keeps.
+/// Without a guard the search finds the promise that the guard keeps, in a second or two.
 fn finds(promise: &str, rules: Rules) {
-    let found = search(rules, Bounds { width: usize::MAX, rest: u64::MAX, ..bounds() });
+    let found = search(rules, Bounds { width: 4000, rest: u64::MAX, ..bounds() });
     report(promise, &found);
     let (broken, way) = found.counterexample.expect("a counterexample");
     println!("{broken}\n{}", tell(rules, &way));
@@ -208,6 +208,12 @@ fn a_freeze_and_a_verdict() {
 fn a_freeze_and_a_fault() {
     let budget = Budget { windows: 1, ..budget(1, 0, 0) };
     holds("freeze, fault", Rules { judged: SHORT, budget, ..Rules::CALM });
+}
+
+#[test]
+fn a_status_that_is_lost_while_the_watches_stand_still() {
+    let only = |action: &Action| !is_fault(action) || matches!(action, Action::LoseStatus | Action::LoseWatch(_));
+    holds("lost status, lost watch", Rules { judged: SHORT, budget: budget(2, 0, 0), only, ..Rules::CALM });
 }
 
 // ---- deep: `make model`
