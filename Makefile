@@ -15,6 +15,11 @@ CHART_CRDS := charts/sluice/crds
 TEST_CLUSTER ?= test
 ROLLBACKS ?= 30
 PROMOTIONS ?= 30
+MODEL_SECONDS ?= 600
+MODEL_WIDTH ?= 100000
+MODEL_MEMORY_MB ?= 4096
+# Our own code fast, everything under it as the tests have built it already.
+MODEL_FLAGS := --config profile.test.package.sluice.opt-level=2 --config profile.test.package.sluice.debug-assertions=false
 
 # ring's C code, compiled for the static binaries
 export CC_$(subst -,_,$(MUSL)) := musl-gcc
@@ -78,8 +83,9 @@ unit: ## tests that need no cluster
 	go test -C tools/cluster ./...
 
 .PHONY: model
-model: ## search the model longer than `make unit` does: MODEL_SECONDS=600 for each search
-	SLUICE_MODEL_SECONDS=$(or $(MODEL_SECONDS),600) cargo test --release --locked --lib -- model:: --include-ignored --nocapture --test-threads=1
+model: ## search the model deeper than `make unit` does: MODEL_SECONDS=600 MODEL_WIDTH=100000 MODEL_MEMORY_MB=4096 for each search
+	SLUICE_MODEL_SECONDS=$(MODEL_SECONDS) SLUICE_MODEL_WIDTH=$(MODEL_WIDTH) SLUICE_MODEL_MEMORY_MB=$(MODEL_MEMORY_MB) \
+		cargo test --locked --lib $(MODEL_FLAGS) -- model:: --include-ignored --nocapture --test-threads=1
 
 .PHONY: mutants
 mutants: ## which changes of the decision core no test notices: FILES="gates.rs triggers.rs"; MODEL_SECONDS=20 asks the model too

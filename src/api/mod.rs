@@ -47,7 +47,7 @@ pub const ROUTE_FINALIZER: &str = "sluice.dev/route";
 /// Annotations that Sluice writes on a route (or Service) in the very write that changes its weight. On a user's route, where
 /// several agents may meet, the agent's name comes before the word: `sluice.dev/<agent>.decision`.
 pub mod annotations {
-    /// Id of the launch that wrote the weight.
+    /// Id of the launch that wrote the weight. On a Deployment: of the launch that its pods run for.
     pub const LAUNCH: &str = "sluice.dev/launch";
     /// Hash of the revision that the decision is about.
     pub const REVISION: &str = "sluice.dev/decided-revision";

@@ -117,9 +117,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    const LEASE: Duration = Duration::from_secs(15);
-    const RENEW: Duration = Duration::from_secs(10);
+    use crate::controller::leader::{LEASE, RENEW_WITHIN};
 
     fn record(holder: &str, version: u32, transitions: i32) -> LeaseView {
         LeaseView { holder: holder.into(), version: version.to_string(), transitions }
@@ -127,14 +125,15 @@ mod tests {
 
     #[test]
     fn an_absent_lease_is_created_and_a_released_one_taken_over() {
-        let mut elector = Elector::new("a", LEASE, RENEW);
+        let mut elector = Elector::new("a", LEASE, RENEW_WITHIN);
         assert_eq!(elector.step(None, Instant::now()), Act::Create(0));
         assert_eq!(elector.step(Some(record("", 1, 3)), Instant::now()), Act::TakeOver(4));
     }
 
     #[test]
     fn a_deleted_lease_is_made_again_by_its_leader_and_under_a_higher_number() {
-        let (mut leader, mut candidate) = (Elector::new("a", LEASE, RENEW), Elector::new("b", LEASE, RENEW));
+        let (mut leader, mut candidate) =
+            (Elector::new("a", LEASE, RENEW_WITHIN), Elector::new("b", LEASE, RENEW_WITHIN));
         let start = Instant::now();
         leader.step(None, start);
         leader.wrote(start);
@@ -148,17 +147,17 @@ mod tests {
 
     #[test]
     fn a_leader_that_stood_still_does_not_lead_again_because_the_lease_is_gone() {
-        let mut leader = Elector::new("a", LEASE, RENEW);
+        let mut leader = Elector::new("a", LEASE, RENEW_WITHIN);
         let start = Instant::now();
         leader.step(Some(record("", 1, 3)), start);
         leader.wrote(start);
         leader.step(Some(record("a", 2, 4)), start);
-        assert_eq!(leader.step(None, start + RENEW), Act::Wait);
+        assert_eq!(leader.step(None, start + RENEW_WITHIN), Act::Wait);
     }
 
     #[test]
     fn who_sees_another_leader_leads_no_more() {
-        let mut leader = Elector::new("a", LEASE, RENEW);
+        let mut leader = Elector::new("a", LEASE, RENEW_WITHIN);
         let start = Instant::now();
         leader.step(None, start);
         leader.wrote(start);
@@ -168,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_pod_that_was_started_again_leads_at_once_and_under_a_higher_number() {
-        let mut elector = Elector::new("a", LEASE, RENEW);
+        let mut elector = Elector::new("a", LEASE, RENEW_WITHIN);
         let start = Instant::now();
         assert_eq!(elector.step(Some(record("a", 7, 3)), start), Act::TakeOver(4));
         elector.wrote(start);
@@ -177,14 +176,14 @@ mod tests {
 
     #[test]
     fn a_record_that_moves_is_never_taken_over_and_one_that_stands_still_is() {
-        let mut elector = Elector::new("a", LEASE, RENEW);
+        let mut elector = Elector::new("a", LEASE, RENEW_WITHIN);
         let start = Instant::now();
         for second in 0..60 {
             let now = start + Duration::from_secs(u64::from(second));
             assert_eq!(elector.step(Some(record("b", second, 0)), now), Act::Wait);
         }
         let now = start + Duration::from_secs(59);
-        assert_eq!(elector.step(Some(record("b", 59, 0)), now + Duration::from_millis(14_999)), Act::Wait);
+        assert_eq!(elector.step(Some(record("b", 59, 0)), now + LEASE - Duration::from_millis(1)), Act::Wait);
         assert_eq!(elector.step(Some(record("b", 59, 0)), now + LEASE), Act::TakeOver(1));
     }
 
@@ -220,7 +219,7 @@ mod tests {
         ) {
             let mut server = Server::default();
             let names = ["a", "b"];
-            let mut electors = names.map(|name| Elector::new(name, LEASE, RENEW));
+            let mut electors = names.map(|name| Elector::new(name, LEASE, RENEW_WITHIN));
             let mut now = Instant::now();
             for (index, (who, wait, lost, slow)) in events.into_iter().enumerate() {
                 now += Duration::from_secs(wait);

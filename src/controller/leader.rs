@@ -20,8 +20,8 @@ use super::elector::{Act, Elector, LeaseView};
 const NAME: &str = "sluice-controller";
 // A canary loses its weight within 20 s after a leader is gone without a word. In the worst case its last renewal is seen
 // RETRY late, stood still for LEASE, is found so RETRY late, and the new leader needs 2 s to list and judge: 17 s.
-const LEASE: Duration = Duration::from_secs(12);
-const RENEW_WITHIN: Duration = Duration::from_secs(7);
+pub(crate) const LEASE: Duration = Duration::from_secs(12);
+pub(crate) const RENEW_WITHIN: Duration = Duration::from_secs(7);
 const RETRY: Duration = Duration::from_millis(1500);
 const CALL: Duration = Duration::from_secs(2);
 const _: () = assert!(

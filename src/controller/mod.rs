@@ -14,7 +14,7 @@ pub(crate) mod elector;
 mod endpoints;
 mod error;
 mod guard;
-mod leader;
+pub(crate) mod leader;
 mod live;
 mod metrics;
 mod observe;

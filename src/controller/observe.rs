@@ -30,7 +30,8 @@ pub(crate) async fn observe(
     let running = state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
     let adopted = spec.adopted_route();
     let named = adopted.unwrap_or(&key.1);
-    let live = if running.is_some() { Live::fresh(ctx, key, named).await? } else { Live::cached(ctx, key, named) };
+    let certain = running.is_none() && state.stable.is_some(); // a status that was lost does not tell who has the traffic
+    let live = if certain { Live::cached(ctx, key, named) } else { Live::fresh(ctx, key, named).await? };
     let service = live.service.as_ref().filter(|it| ours(*it, agent));
     let route = live.route.as_ref().filter(|it| adopted.is_some() || ours(*it, agent));
     let on_service = service.and_then(|service| traffic::decision(service.annotations()));

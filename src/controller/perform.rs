@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
 use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount, ServiceSpec};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::NamespaceResourceScope;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
@@ -20,7 +20,7 @@ use super::live::Live;
 use super::prepare::Prepared;
 use super::reconcile::key;
 use super::{Error, adopted, plans, revisions};
-use crate::api::AgentDeployment;
+use crate::api::{AgentDeployment, Phase, annotations};
 use crate::children::{self, Owner};
 use crate::launch::{Observation, Step};
 use crate::revision::Revision;
@@ -66,7 +66,8 @@ pub(crate) async fn perform(
         let rests = !step.wanted.sizes.contains_key(&hash) && step.wanted.keep.contains(&hash);
         if rests && deployment.spec.as_ref().and_then(|spec| spec.replicas) != Some(0) {
             let revision = revisions::stored(ctx, &key, agent, prepared, &hash).await?;
-            apply_deployment(ctx, &key, &owner, &revision, 0).await?;
+            let as_seen = As::Seen(deployment.resource_version());
+            apply_deployment(ctx, &key, &owner, &revision, 0, as_seen).await?;
         }
     }
     ctx.remember(&key, |memory| memory.revisions.retain(|hash, _| step.wanted.sizes.contains_key(hash)));
@@ -83,15 +84,33 @@ pub(crate) async fn capacity(
 ) -> Result<(), Error> {
     let key = key(agent);
     let Some(owner) = Owner::of(agent) else { return Ok(()) };
+    let running = step.state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
     for (hash, size) in &step.wanted.sizes {
         let revision = revisions::stored(ctx, &key, agent, prepared, hash).await?;
-        run(ctx, &key, &owner, &revision, *size).await?;
+        let launch = running.filter(|launch| launch.revision == *hash).map(|launch| launch.id.as_str());
+        run(ctx, &key, &owner, &revision, *size, launch).await?;
     }
     Ok(())
 }
 
+/// How a Deployment is written.
+#[derive(Clone, Debug)]
+enum As<'a> {
+    /// It runs; a canary carries its launch, so that pods that were to go before it was launched again do not go now.
+    Running(Option<&'a str>),
+    /// It rests, if nobody wrote it since this version.
+    Seen(Option<String>),
+}
+
 /// The objects of a revision that should run.
-async fn run(ctx: &Context, key: &Key, owner: &Owner, revision: &Revision, size: i32) -> Result<(), Error> {
+async fn run(
+    ctx: &Context,
+    key: &Key,
+    owner: &Owner,
+    revision: &Revision,
+    size: i32,
+    launch: Option<&str>,
+) -> Result<(), Error> {
     for frozen in children::frozen_config_maps(owner, revision) {
         let exists = ctx.caches.config_maps.get(&ObjectRef::new(&frozen.name_any()).within(&key.0)).is_some();
         if !exists {
@@ -108,7 +127,12 @@ async fn run(ctx: &Context, key: &Key, owner: &Owner, revision: &Revision, size:
     let sized = live.as_ref().and_then(|live| live.spec.as_ref()?.replicas) == Some(size);
     let applied = ctx.remember(key, |memory| memory.applied.get(&revision.hash).copied());
     let untouched = live.as_ref().is_some_and(|live| live.metadata.generation == applied);
-    if sized && untouched { Ok(()) } else { apply_deployment(ctx, key, owner, revision, size).await }
+    let carried = live.as_ref().and_then(|live| live.annotations().get(annotations::LAUNCH));
+    let marked = launch.is_none_or(|launch| carried.is_some_and(|carried| carried == launch));
+    if sized && untouched && marked {
+        return Ok(());
+    }
+    apply_deployment(ctx, key, owner, revision, size, As::Running(launch)).await
 }
 
 /// Whether a Service sends to whom it should: what we own of it is as we want it.
@@ -127,6 +151,7 @@ async fn apply_deployment(
     owner: &Owner,
     revision: &Revision,
     size: i32,
+    written: As<'_>,
 ) -> Result<(), Error> {
     apply::<ServiceAccount>(ctx, key, "ServiceAccount", &children::service_account(owner)).await?;
     let budget = children::pod_disruption_budget(owner, revision);
@@ -134,8 +159,15 @@ async fn apply_deployment(
     let api = Api::<DynamicObject>::namespaced_with(ctx.client.clone(), &key.0, &dynamic::<Deployment>());
     let (name, mut deployment) = (revision.name(), children::deployment(owner, revision, size));
     // a write that is held up, and arrives when another leads, finds another version than this
-    let found = ctx.calls.read("Deployment", &name, api.get_metadata_opt(&name)).await?;
-    deployment.metadata.resource_version = found.and_then(|found| found.metadata.resource_version);
+    deployment.metadata.resource_version = match written {
+        As::Running(launch) => {
+            let mark = |launch: &str| [(annotations::LAUNCH.to_owned(), launch.to_owned())].into();
+            deployment.metadata.annotations = launch.map(mark);
+            let found = ctx.calls.read("Deployment", &name, api.get_metadata_opt(&name)).await?;
+            found.and_then(|found| found.metadata.resource_version)
+        }
+        As::Seen(version) => version,
+    };
     let params = PatchParams::apply(FIELD_MANAGER).force();
     let write = async { api.patch(&name, &params, &Patch::Apply(&deployment)).await };
     let mut applied = ctx.calls.write("patch", "Deployment", &name, write).await?;
@@ -196,7 +228,9 @@ async fn remove(ctx: &Context, key: &Key, hash: &str) -> Result<(), Error> {
     delete::<Service>(ctx, key, "Service", &name).await?;
     delete::<PodDisruptionBudget>(ctx, key, "PodDisruptionBudget", &name).await?;
     delete::<ControllerRevision>(ctx, key, "ControllerRevision", &name).await?;
-    delete::<Deployment>(ctx, key, "Deployment", &name).await?;
+    let live = ctx.caches.deployments.get(&ObjectRef::new(&name).within(&key.0));
+    let seen = live.map(|live| Preconditions { uid: live.uid(), resource_version: live.resource_version() });
+    delete_as(ctx, "Deployment", &name, Api::<Deployment>::namespaced(ctx.client.clone(), &key.0), seen).await?;
     ctx.remember(key, |memory| {
         memory.revisions.remove(hash);
         memory.applied.remove(hash);
@@ -205,8 +239,19 @@ async fn remove(ctx: &Context, key: &Key, hash: &str) -> Result<(), Error> {
 }
 
 pub(super) async fn delete<K: Child>(ctx: &Context, key: &Key, kind: &'static str, name: &str) -> Result<(), Error> {
-    let api = Api::<K>::namespaced(ctx.client.clone(), &key.0);
-    match ctx.calls.write("delete", kind, name, api.delete(name, &DeleteParams::background())).await {
+    delete_as(ctx, kind, name, Api::<K>::namespaced(ctx.client.clone(), &key.0), None).await
+}
+
+/// Deletes an object; one that is gone already is right. `seen`: only if nobody wrote it since.
+async fn delete_as<K: Child>(
+    ctx: &Context,
+    kind: &'static str,
+    name: &str,
+    api: Api<K>,
+    seen: Option<Preconditions>,
+) -> Result<(), Error> {
+    let params = DeleteParams { preconditions: seen, ..DeleteParams::background() };
+    match ctx.calls.write("delete", kind, name, api.delete(name, &params)).await {
         Err(Error::Api { source, .. }) if matches!(source.as_ref(), kube::Error::Api(s) if s.is_not_found()) => Ok(()),
         Err(error) => Err(error),
         Ok(_) => Ok(()),

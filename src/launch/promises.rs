@@ -4,6 +4,8 @@
 //! everything that happens; the shell asks them before it acts, and refuses to go forward on a decision that breaks one.
 //! They decide nothing. A new phase needs a look at each of them.
 
+mod held;
+
 use std::fmt;
 
 use k8s_openapi::jiff::Timestamp;
@@ -63,7 +65,7 @@ pub struct Rise<'a> {
 type OfADecision = (&'static str, fn(&Decided<'_>) -> Result<(), String>);
 
 /// Every promise that one decision can break.
-pub const OF_A_DECISION: [OfADecision; 10] = [
+pub const OF_A_DECISION: [OfADecision; 14] = [
     ("WeightBound", weight_bound),
     ("NoPromotionWithoutProof", proof),
     ("RollbackWins", rollback_wins),
@@ -74,6 +76,10 @@ pub const OF_A_DECISION: [OfADecision; 10] = [
     ("ServiceStaysWithStable", service_stays),
     ("QuietAtRest", quiet_at_rest),
     ("EveryWaitEnds", waits_end),
+    ("Freeze", held::freeze),
+    ("AbortWins", held::abort_wins),
+    ("WayBack", held::way_back),
+    ("RunsFinish", held::runs_finish),
 ];
 
 /// The first promise that a decision breaks.
@@ -367,7 +373,11 @@ fn quiet_at_rest(decided: &Decided<'_>) -> Result<(), String> {
         (WantedRevision::Known(wanted), Some(stable)) => *wanted == stable.revision,
         _ => false,
     };
-    let asked = !seen.people.given.is_empty() || seen.people.unread || !before.answers.is_empty();
+    let fallen = |launch: &Launch| seen.decision.as_ref().is_some_and(|written| written.launch == launch.id);
+    let late =
+        before.launch.as_ref().is_some_and(|launch| launch.outcome == Some(Outcome::Succeeded) && fallen(launch));
+    let asked = late // a fall that arrived after the success: it is obeyed
+        || !seen.people.given.is_empty() || seen.people.unread || !before.answers.is_empty();
     let resting =
         settled && !asked && running(before).is_none() && before.pending.is_none() && before.retiring.is_empty();
     if !resting || step.state == **before && step.events.is_empty() && step.wake_at.is_none() {

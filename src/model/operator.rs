@@ -1,87 +1,106 @@
 //! An operator: the elector, and the passes of `controller/reconcile.rs` write by write. What is here must be what the shell
-//! does (`commit.rs`, `perform.rs`, `traffic.rs`); a change of their order or their guards belongs here too.
+//! does (`commit.rs`, `perform.rs`, `traffic.rs`, `people.rs`); a change of their order or their guards belongs here too.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
-use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::world::{Cache, INSTANT, Late, NOW, Refused, Spec, TICK, World, Write, older, older_state, past};
-use crate::api::{Phase, State};
+use super::clock::{INSTANT, NOW, TICK, old, older, older_state, past, without_instants};
+use super::known::Known;
+use super::rules::{DRAIN, Guards};
+use super::world::{Cache, Deployment, Late, Refused, RouteObject, Spec, World, Write, grow_older, named};
+use crate::api::{DecisionVerb, Launch, Phase, State, Verdict};
 use crate::controller::elector::Elector;
+use crate::controller::leader::{LEASE, RENEW_WITHIN};
 use crate::launch::promises::{self, Broken, Decided};
 use crate::launch::{
-    CheckName, Decision, Freeze, Measured, Observation, People, Pods, Route, RouteVersion, Shares, Step,
-    WantedRevision, step,
+    CheckName, Decision, Freeze, Frozen, Given, Measured, Observation, People, Pods, Route, RouteVersion, Shares, Step,
+    Wanted, WantedRevision, step,
 };
-
-const LEASE: Duration = Duration::from_secs(15);
-const RENEW_WITHIN: Duration = Duration::from_secs(10);
 
 /// One process.
 #[derive(Clone, Debug)]
 pub(super) struct Operator {
-    pub(super) elector: Elector,
+    pub(super) elector: Known<Candidate>,
     pub(super) epoch: i64,
     pub(super) stopped: bool,
     /// Something that it watches has changed since its last pass began.
     pub(super) dirty: bool,
     /// When its last pass asked to be called again. Not part of the state: the next pass asks the same.
     pub(super) wake: Option<Timestamp>,
-    pub(super) cache: Option<Arc<Cache>>,
+    pub(super) cache: Option<Cache>,
+    /// The agent, when it was read before everything else.
+    pub(super) read: Option<Agent>,
     pub(super) pass: Option<Pass>,
 }
 
 impl Hash for Operator {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
-        self.elector.fingerprint(*INSTANT).hash(hasher);
-        (self.epoch, self.stopped, self.dirty, &self.cache, &self.pass).hash(hasher);
+        (&self.elector, self.epoch, self.stopped, self.dirty, &self.cache, &self.read, &self.pass).hash(hasher);
     }
+}
+
+/// The elector, as far as its decisions depend on it.
+#[derive(Clone, Debug)]
+pub(super) struct Candidate(pub(super) Elector);
+
+impl Hash for Candidate {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        self.0.fingerprint(*INSTANT).hash(hasher);
+    }
+}
+
+/// An agent as a pass reads it.
+#[derive(Clone, Debug, Hash)]
+pub(super) struct Agent {
+    state: Known<State>,
+    spec: Spec,
+    /// Nobody wrote the agent since it was read.
+    fresh: bool,
+    /// Nobody edited its spec since.
+    spec_fresh: bool,
 }
 
 /// What is left of a pass after it has decided.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Pass {
-    before: Arc<State>,
-    spec: Spec,
-    /// Nobody wrote the agent since it was read.
-    pub(super) agent_fresh: bool,
-    pub(super) spec_fresh: bool,
-    decided: Arc<(Observation, Step)>,
+    agent: Agent,
+    chosen: Known<Chosen>,
     left: VecDeque<Work>,
-    /// A write of the fall failed: the status is written all the same, and then the pass ends.
-    failed: bool,
 }
 
-impl Hash for Pass {
-    fn hash<H: Hasher>(&self, hasher: &mut H) {
-        (&self.before, &self.spec, self.agent_fresh, self.spec_fresh, self.failed, &self.left).hash(hasher);
-        (&self.decided.0.route, &self.decided.0.service, &self.decided.1.state, &self.decided.1.wanted).hash(hasher);
-    }
+/// What a pass saw and decided, as far as its writes depend on it.
+#[derive(Clone, Debug, Hash)]
+struct Chosen {
+    shares: Option<Shares>,
+    serves: bool,
+    state: Known<State>,
+    wanted: Wanted,
 }
 
 /// A piece of a pass.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Work {
     Commit,
-    Size(String, i32),
+    Size(&'static str, i32),
     Route,
     Service,
-    Remove(String),
-    Rest(String),
+    Remove(&'static str),
+    Rest(&'static str),
+    Answer(usize),
 }
 
 impl Operator {
     pub(super) fn new(index: usize) -> Self {
         Self {
-            elector: Elector::new(Self::name(index), LEASE, RENEW_WITHIN),
+            elector: Known::new(Candidate(Elector::new(Self::name(index), LEASE, RENEW_WITHIN))),
             epoch: 0,
             stopped: false,
             dirty: true,
             wake: None,
             cache: None,
+            read: None,
             pass: None,
         }
     }
@@ -91,61 +110,85 @@ impl Operator {
     }
 
     pub(super) fn leads(&self) -> bool {
-        !self.stopped && self.elector.leads_until(*INSTANT).is_some()
+        !self.stopped && self.elector.0.leads_until(*INSTANT).is_some()
     }
 
     /// It has nothing to do until something changes or time passes.
     pub(super) fn rests(&self) -> bool {
-        !self.dirty && self.pass.is_none()
+        !self.dirty && self.pass.is_none() && self.read.is_none()
+    }
+
+    /// No watch wakes it.
+    pub(super) fn is_deaf(&self) -> bool {
+        self.cache.is_some() && self.pass.is_none() && self.read.is_none()
+    }
+
+    fn reads(&mut self) -> impl Iterator<Item = &mut Agent> {
+        self.read.iter_mut().chain(self.pass.iter_mut().map(|pass| &mut pass.agent))
+    }
+
+    pub(super) fn agent_is_written(&mut self) {
+        self.reads().for_each(|agent| agent.fresh = false);
+    }
+
+    pub(super) fn spec_is_edited(&mut self) {
+        self.reads().for_each(|agent| agent.spec_fresh = false);
     }
 
     pub(super) fn grow_older(&mut self) {
-        self.elector = self.elector.clone().aged(TICK);
+        self.elector.edit(|elector| elector.0 = elector.0.clone().aged(TICK));
         self.wake.iter_mut().for_each(older);
         if let Some(cache) = &mut self.cache {
-            let cache = Arc::make_mut(cache);
-            cache.0.values_mut().filter_map(|pods| pods.since.as_mut()).for_each(older);
-            let decisions = cache.1.iter_mut().filter_map(|route| route.decision.as_mut());
-            decisions.chain(cache.2.decision.as_mut()).for_each(|decision| past(&mut decision.at));
+            grow_older(&mut cache.pods, &mut cache.route, &mut cache.service);
         }
+        self.reads().for_each(|agent| agent.state.edit(older_state));
         if let Some(pass) = &mut self.pass {
-            older_state(Arc::make_mut(&mut pass.before));
-            let (_, step) = Arc::make_mut(&mut pass.decided);
-            older_state(&mut step.state);
-            step.wanted.decision.iter_mut().for_each(|decision| past(&mut decision.at));
+            pass.chosen.edit(|chosen| {
+                chosen.state.edit(older_state);
+                chosen.wanted.decision.iter_mut().for_each(|decision| past(&mut decision.at));
+            });
         }
     }
 }
 
 impl World {
+    /// Reads the agent; everything else is read in a moment.
+    pub(super) fn read_early(&mut self, index: usize) {
+        self.operators[index].read = Some(self.agent());
+        self.operators[index].dirty = false;
+    }
+
+    fn agent(&self) -> Agent {
+        Agent { state: self.state.clone(), spec: self.spec.clone(), fresh: true, spec_fresh: true }
+    }
+
     /// Reads, observes, decides.
     pub(super) fn begin(&mut self, index: usize) -> Result<(), Broken> {
-        let state = self.state.clone();
-        let seen = self.observe(index, &state);
-        let plan = self.plan();
-        let step = step(&plan, &state, &seen, *NOW);
-        let decided = Decided { plan: &plan, before: &state, seen: &seen, now: *NOW, step: &step };
-        promises::of_a_decision(&decided)?;
-        let left = self.work(index, &step);
-        let spec = self.spec.clone();
-        let operator = &mut self.operators[index];
-        operator.dirty = false;
-        operator.wake = step.wake_at;
-        let decided = Arc::new((seen, step));
-        let (agent_fresh, spec_fresh) = (true, true);
-        operator.pass = Some(Pass { before: state, spec, agent_fresh, spec_fresh, decided, left, failed: false });
+        let early = self.operators[index].read.take();
+        self.operators[index].dirty &= early.is_some();
+        let agent = early.unwrap_or_else(|| self.agent());
+        let truth = self.observe(index, &agent);
+        let plans = self.plans();
+        let plan = &plans[agent.spec.plan as usize];
+        let mut step = step(plan, &agent.state, &blinded(truth.clone(), self.rules.guards), *NOW);
+        without_instants(&mut step);
+        promises::of_a_decision(&Decided { plan, before: &agent.state, seen: &truth, now: *NOW, step: &step })?;
+        let left = self.work(index, &truth, &step);
+        self.operators[index].wake = step.wake_at;
+        let chosen = Known::new(chosen(truth, step));
+        self.operators[index].pass = Some(Pass { agent, chosen, left });
         self.end_idle_pass(index);
         Ok(())
     }
 
-    fn observe(&self, index: usize, state: &State) -> Observation {
-        let running = state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
-        let cache = self.operators[index].cache.as_deref();
-        let deployments = cache.map_or(&self.deployments, |cache| &cache.0);
-        let resting = cache.filter(|_| running.is_none());
-        let route = resting.map_or(&self.route, |cache| &cache.1).as_ref();
-        let service = resting.map_or(&self.service, |cache| &cache.2);
-        let written = [route.and_then(|route| route.decision.clone()), service.decision.clone()];
+    fn observe(&self, index: usize, agent: &Agent) -> Observation {
+        let running = agent.state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
+        let cache = self.operators[index].cache.as_ref();
+        let deployments = cache.map_or(&self.deployments, |cache| &cache.pods);
+        let resting = cache.filter(|_| is_certain(&agent.state));
+        let route: &Option<RouteObject> = resting.map_or(&self.route, |cache| &cache.route);
+        let service = resting.map_or(&self.service, |cache| &cache.service);
+        let written = [route.as_ref().and_then(|route| route.decision.clone()), service.decision.clone()];
         let about = |decision: &Decision| running.is_some_and(|launch| launch.id == decision.launch);
         let pods = deployments.iter().map(|(revision, pods)| {
             let all = Pods {
@@ -154,53 +197,93 @@ impl World {
                 all_ready_since: pods.since.filter(|_| pods.ready >= pods.size && pods.size > 0),
                 ..Pods::default()
             };
-            (revision.clone(), all)
+            ((*revision).to_owned(), all)
         });
         Observation {
             agent: "agent".to_owned(),
-            wanted: WantedRevision::Known(self.spec.wanted.to_owned()),
-            replicas: self.spec.replicas,
-            paused: self.spec.paused,
+            wanted: WantedRevision::Known(agent.spec.wanted.to_owned()),
+            replicas: agent.spec.replicas,
+            paused: agent.spec.paused,
             history_limit: 5,
             pods: pods.collect(),
-            route: self.route_as_seen(route),
+            route: self.route_as_seen(route.as_ref()),
             service: service.revision.clone(),
             decision: written.into_iter().flatten().max_by_key(|decision| (about(decision), decision.at)),
             hostname_taken: None,
-            freeze: Freeze::default(),
-            drain: None,
+            freeze: self.freeze(),
+            drain: self.rules.drain.then_some(DRAIN),
             route_version: RouteVersion::default(),
-            people: People::default(),
+            people: self.people(&agent.state, cache.map_or(usize::MAX, |cache| cache.decisions)),
             runs: None,
             trouble: None,
-            measured: self.measured(running.map_or(0, |launch| launch.stage)),
+            measured: self.measured(&agent.state, running),
         }
     }
 
-    fn measured(&self, stage: i32) -> BTreeMap<CheckName, Measured> {
-        let all = [
+    fn freeze(&self) -> Freeze {
+        match self.window {
+            None => Freeze::default(),
+            Some((opens, _)) if opens > *NOW => Freeze { open: None, changes_at: Some(opens) },
+            Some((_, until)) => {
+                Freeze { open: Some(Frozen { window: "peak".to_owned(), until }), changes_at: Some(until) }
+            }
+        }
+    }
+
+    /// `people::observe`: those that the watch knows, and those that the status remembers, each read now.
+    fn people(&self, state: &State, known: usize) -> People {
+        let uid = |index: usize| format!("d{index}");
+        let remembered = |index: usize| state.answers.iter().any(|answer| answer.uid == uid(index));
+        let all = self.decisions.iter().enumerate();
+        let heard = all.filter(|(index, _)| *index < known || remembered(*index));
+        let (settled, open): (Vec<_>, Vec<_>) = heard.partition(|(_, asked)| asked.answered);
+        let given = open.into_iter().map(|(index, asked)| Given {
+            uid: uid(index),
+            name: uid(index),
+            made_at: old(),
+            verb: asked.verb,
+            by: "ada".to_owned(),
+            reason: "I decide".to_owned(),
+            revision: asked.revision.map(str::to_owned),
+            gates: if asked.verb == DecisionVerb::Override { vec!["success".to_owned()] } else { Vec::new() },
+        });
+        let settled: BTreeSet<_> = settled.into_iter().map(|(index, _)| uid(index)).collect();
+        People { agent_made_at: old(), given: given.collect(), settled, ..People::default() }
+    }
+
+    fn measured(&self, state: &State, running: Option<&Launch>) -> BTreeMap<CheckName, Measured> {
+        let stage = running.map_or(0, |launch| launch.stage);
+        let checks = [
             (CheckName::Gate(stage, "success".to_owned()), self.says.gate),
             (CheckName::Trigger("errors".to_owned()), self.says.errors),
             (CheckName::Trigger("bypass".to_owned()), self.says.bypass),
         ];
-        let say = |verdict| Measured { verdict, message: format!("{verdict:?}"), sampled_at: *NOW };
-        all.into_iter().map(|(name, verdict)| (name, say(verdict))).collect()
+        let retiring = state.retiring.iter().filter(|_| self.rules.drain);
+        let drained = retiring.map(|it| (CheckName::Drained(it.revision.clone()), self.says.runs));
+        let say = |verdict: Verdict| Measured { verdict, message: format!("{verdict:?}"), sampled_at: *NOW };
+        checks.into_iter().chain(drained).map(|(name, verdict)| (name, say(verdict))).collect()
     }
 
     /// What a pass does after it has decided, in the order of `reconcile` and `perform`.
-    fn work(&self, index: usize, step: &Step) -> VecDeque<Work> {
+    fn work(&self, index: usize, seen: &Observation, step: &Step) -> VecDeque<Work> {
         let mut work = VecDeque::new();
-        if step.wanted.falling || !self.rules.status_first {
+        let (falling, first) = (step.wanted.falling, !self.rules.guards.status_first);
+        if falling || first {
             work.extend([Work::Route, Work::Service]);
         }
         work.push_back(Work::Commit);
-        work.extend(step.wanted.sizes.iter().map(|(revision, size)| Work::Size(revision.clone(), *size)));
-        work.extend([Work::Route, Work::Service]);
-        let known = self.operators[index].cache.as_deref().map_or(&self.deployments, |cache| &cache.0);
-        let unsized_ = known.keys().filter(|revision| !step.wanted.sizes.contains_key(*revision)).cloned();
-        let (rest, gone): (Vec<_>, Vec<_>) = unsized_.partition(|revision| step.wanted.keep.contains(revision));
+        work.extend(step.wanted.sizes.iter().map(|(revision, size)| Work::Size(named(revision), *size)));
+        if !falling {
+            work.extend([Work::Route, Work::Service]);
+        }
+        let known = self.operators[index].cache.as_ref().map_or(&self.deployments, |cache| &cache.pods);
+        let unsized_ = known.keys().filter(|revision| !step.wanted.sizes.contains_key(**revision)).copied();
+        let (rest, gone): (Vec<_>, Vec<_>) = unsized_.partition(|revision| step.wanted.keep.contains(*revision));
         work.extend(gone.into_iter().map(Work::Remove));
         work.extend(rest.into_iter().map(Work::Rest));
+        let asked = |uid: &String| seen.people.given.iter().any(|given| given.uid == *uid);
+        let answers = step.state.answers.iter().filter(|answer| asked(&answer.uid));
+        work.extend(answers.filter_map(|answer| answer.uid[1..].parse().ok()).map(Work::Answer));
         work
     }
 
@@ -223,10 +306,10 @@ impl World {
 
     fn send(&mut self, index: usize, work: &Work, write: &Write) -> Result<Result<(), Refused>, Broken> {
         let operator = &self.operators[index];
-        if self.rules.leadership && !operator.leads() {
+        if self.rules.guards.leadership && !operator.leads() {
             return Ok(Err(Refused));
         }
-        let fresh = *work != Work::Commit || operator.pass.as_ref().is_some_and(|pass| pass.agent_fresh);
+        let fresh = *work != Work::Commit || operator.pass.as_ref().is_some_and(|pass| pass.agent.fresh);
         let epoch = operator.epoch;
         self.land(write, epoch, fresh, false)
     }
@@ -235,7 +318,7 @@ impl World {
     pub(super) fn delay(&mut self, index: usize, dies: bool) {
         while let Some(work) = self.pass(index).and_then(|pass| pass.left.pop_front()) {
             if let Ok(Some(write)) = self.request(index, &work) {
-                let fresh = work != Work::Commit || self.pass(index).is_some_and(|pass| pass.agent_fresh);
+                let fresh = work != Work::Commit || self.pass(index).is_some_and(|pass| pass.agent.fresh);
                 let epoch = self.operators[index].epoch;
                 self.late = Some(Late { write, epoch, fresh });
                 break;
@@ -249,14 +332,20 @@ impl World {
         }
     }
 
-    /// A write failed. Route and Service do not wait for each other; a status that follows a fall is written all the same.
+    /// A write failed. Route and Service do not wait for each other; a status and pods follow a fall all the same; and
+    /// people are answered what the status remembers.
     fn fail(&mut self, index: usize, work: &Work) {
         let Some(pass) = self.pass(index) else { return };
         let falls = pass.left.contains(&Work::Commit);
         match work {
-            Work::Route | Work::Service if falls => pass.failed = true,
-            Work::Route => pass.left.truncate(1), // the Service is next
-            _ => pass.left.clear(),
+            Work::Route | Work::Service if falls => {
+                pass.left.retain(|work| !matches!(work, Work::Remove(_) | Work::Rest(_)));
+            }
+            Work::Route => pass.left.retain(|work| matches!(work, Work::Service | Work::Answer(_))),
+            Work::Size(..) | Work::Service | Work::Remove(_) | Work::Rest(_) => {
+                pass.left.retain(|work| matches!(work, Work::Answer(_)));
+            }
+            Work::Commit | Work::Answer(_) => pass.left.clear(),
         }
         self.operators[index].dirty = true; // a failed pass is made again
     }
@@ -264,13 +353,7 @@ impl World {
     /// A pass ends when nothing is left that it would change.
     fn end_idle_pass(&mut self, index: usize) {
         let Some(pass) = &self.operators[index].pass else { return };
-        let committed = !pass.left.contains(&Work::Commit);
-        if pass.failed && committed {
-            self.operators[index].pass = None;
-            return;
-        }
-        let idle = pass.left.iter().all(|work| matches!(self.request(index, work), Ok(None)));
-        if idle {
+        if pass.left.iter().all(|work| matches!(self.request(index, work), Ok(None))) {
             self.operators[index].pass = None;
         }
     }
@@ -279,105 +362,147 @@ impl World {
     fn request(&self, index: usize, work: &Work) -> Result<Option<Write>, Refused> {
         let operator = &self.operators[index];
         let Some(pass) = &operator.pass else { return Ok(None) };
-        let known = operator.cache.as_deref().map_or(&self.deployments, |cache| &cache.0);
-        let emptied = pass.spec.replicas == 0;
+        let known = operator.cache.as_ref().map_or(&self.deployments, |cache| &cache.pods);
+        let emptied = pass.agent.spec.replicas == 0;
         let size_of = |revision: &str| known.get(revision).map(|pods| pods.size);
-        Ok(match work {
-            Work::Commit => {
-                (pass.decided.1.state != *pass.before).then(|| Write::Status(Arc::new(pass.decided.1.state.clone())))
+        Ok(match *work {
+            Work::Commit => (pass.chosen.state != pass.agent.state).then(|| Write::Status(pass.chosen.state.clone())),
+            Work::Size(revision, size) => {
+                let canary = running(&pass.chosen.state).filter(|launch| launch.revision == revision);
+                let launch = canary.map(|launch| launch.id.clone()).filter(|_| self.rules.guards.pods_versions);
+                let marked = known.get(revision).is_some_and(|pods| launch.is_none() || pods.launch == launch);
+                let right = size_of(revision) == Some(size) && marked;
+                (!right).then_some(Write::Size { revision, size, emptied, launch })
             }
-            Work::Size(revision, size) => (size_of(revision) != Some(*size)).then(|| Write::Size {
-                revision: revision.clone(),
-                size: *size,
-                emptied,
-            }),
-            Work::Remove(revision) => {
-                self.deployments.contains_key(revision).then(|| Write::Remove { revision: revision.clone() })
-            }
+            Work::Remove(revision) => self.seen(known, revision)?.then_some(Write::Remove { revision }),
+            Work::Rest(revision) if size_of(revision) == Some(0) => None,
             Work::Rest(revision) => {
-                (size_of(revision) != Some(0)).then(|| Write::Size { revision: revision.clone(), size: 0, emptied })
+                let write = Write::Size { revision, size: 0, emptied, launch: None };
+                self.seen(known, revision)?.then_some(write)
             }
-            Work::Route => self.route_request(pass, operator.epoch)?,
-            Work::Service => self.service_request(pass, operator.cache.as_deref(), operator.epoch)?,
+            Work::Route => self.route_request(pass, operator.cache.as_ref(), operator.epoch)?,
+            Work::Service => self.service_request(pass, operator.cache.as_ref(), operator.epoch)?,
+            Work::Answer(index) => (!self.decisions[index].answered).then_some(Write::Answer(index)),
         })
     }
 
+    /// Whether a Deployment is there, and is as the operator knows it.
+    fn seen(&self, known: &BTreeMap<&'static str, Deployment>, revision: &str) -> Result<bool, Refused> {
+        let live = self.deployments.get(revision);
+        let refused = self.rules.guards.pods_versions && live.is_some() && live != known.get(revision);
+        if refused { Err(Refused) } else { Ok(live.is_some()) }
+    }
+
     /// `traffic::route`.
-    fn route_request(&self, pass: &Pass, epoch: i64) -> Result<Option<Write>, Refused> {
-        let (seen, step) = (&pass.decided.0, &pass.decided.1);
+    fn route_request(&self, pass: &Pass, cache: Option<&Cache>, epoch: i64) -> Result<Option<Write>, Refused> {
+        let Chosen { shares: seen, serves, wanted, state } = &*pass.chosen;
         if !self.rules.gateway {
             return Ok(None);
         }
-        let Some(live) = &self.route else {
-            return Ok(seen.service.is_some().then_some(Write::CreateRoute));
+        let cached = cache.map_or(&self.route, |cache| &cache.route).as_ref();
+        let right = |cached: &RouteObject| Some(&cached.shares) == wanted.shares.as_ref();
+        if is_certain(&pass.agent.state) && cached.is_some_and(right) {
+            return Ok(None); // it is read only when the watch says that it is wrong
+        }
+        let Some(live) = self.route.as_ref() else {
+            return Ok(serves.then_some(Write::CreateRoute));
         };
-        let Some(shares) = &step.wanted.shares else { return Ok(None) };
-        let seen_shares = match &seen.route {
-            Route::Seen { shares, .. } => Some(shares),
-            _ => None,
-        };
-        if !step.wanted.falling && Some(&live.shares) != seen_shares && live.shares != *shares {
+        let Some(shares) = &wanted.shares else { return Ok(None) };
+        if !wanted.falling && Some(&live.shares) != seen.as_ref() && live.shares != *shares {
             return Err(Refused);
         }
-        if live.shares == *shares && !self.needs_mark(step, live.decision.as_ref(), (live.epoch, epoch)) {
+        if live.shares == *shares && !self.needs_mark(state, live.decision.as_ref(), (live.epoch, epoch)) {
             return Ok(None);
         }
-        let stable = step.state.stable.as_ref().map(|stable| stable.revision.as_str());
+        let stable = state.stable.as_ref().map(|stable| stable.revision.as_str());
         if share_of_others(shares, stable) > share_of_others(&live.shares, stable) {
             self.may_rise(pass, live.decision.as_ref())?;
         }
-        let (decision, takes_back) = self.mark(step);
+        let (decision, takes_back) = self.mark(&pass.chosen);
         Ok(Some(Write::Route { shares: shares.clone(), decision, takes_back }))
     }
 
     /// `traffic::service`.
     fn service_request(&self, pass: &Pass, cache: Option<&Cache>, epoch: i64) -> Result<Option<Write>, Refused> {
-        let step = &pass.decided.1;
-        let launching = step.state.launch.as_ref().is_some_and(|launch| launch.phase != Phase::Complete);
-        let cached = cache.map_or(&self.service, |cache| &cache.2);
-        let marked = !self.needs_mark(step, self.service.decision.as_ref(), (self.service.epoch, epoch));
-        let right = self.service.revision == step.wanted.service && marked;
-        if (!launching && cached.revision == step.wanted.service) || right {
+        let Chosen { wanted, state, .. } = &*pass.chosen;
+        let cached = cache.map_or(&self.service, |cache| &cache.service);
+        let marked = !self.needs_mark(state, self.service.decision.as_ref(), (self.service.epoch, epoch));
+        let right = self.service.revision == wanted.service && marked;
+        let rests = is_certain(&pass.agent.state) && running(state).is_none();
+        if (rests && cached.revision == wanted.service) || right {
             return Ok(None);
         }
-        let stable = step.state.stable.as_ref().map(|stable| &stable.revision);
-        if step.wanted.service.is_some() && step.wanted.service.as_ref() != stable {
+        let stable = state.stable.as_ref().map(|stable| &stable.revision);
+        let moves = self.service.revision != wanted.service;
+        if moves && wanted.service.is_some() && wanted.service.as_ref() != stable {
             self.may_rise(pass, self.service.decision.as_ref())?;
         }
-        let (decision, takes_back) = self.mark(step);
-        Ok(Some(Write::Service { revision: step.wanted.service.clone(), decision, takes_back }))
+        let (decision, takes_back) = self.mark(&pass.chosen);
+        Ok(Some(Write::Service { revision: wanted.service.clone(), decision, takes_back }))
     }
 
     /// `traffic::may_rise`.
     fn may_rise(&self, pass: &Pass, written: Option<&Decision>) -> Result<(), Refused> {
-        if !self.rules.may_rise {
+        if !self.rules.guards.may_rise {
             return Ok(());
         }
-        let launch = pass.decided.1.state.launch.as_ref();
+        let launch = pass.chosen.state.launch.as_ref();
         let taken_back = written.is_some_and(|decision| launch.is_some_and(|launch| launch.id == decision.launch));
-        let same = pass.spec_fresh && *self.state == pass.decided.1.state;
+        let same = pass.agent.spec_fresh && self.state == pass.chosen.state;
         if same && !taken_back { Ok(()) } else { Err(Refused) }
     }
 
     /// A launch that is taken back says so on the object, if only to be in the way of a rise that is still under way.
     /// A launch that goes forward is marked by whoever comes to lead.
-    fn needs_mark(&self, step: &Step, written: Option<&Decision>, (theirs, ours): (i64, i64)) -> bool {
-        let Some(launch) = &step.state.launch else { return false };
+    fn needs_mark(&self, state: &State, written: Option<&Decision>, (theirs, ours): (i64, i64)) -> bool {
+        let Some(launch) = &state.launch else { return false };
         match launch.phase {
             Phase::RollingBack => {
-                self.rules.falls_are_marked && written.is_none_or(|written| written.launch != launch.id)
+                self.rules.guards.falls_are_marked && written.is_none_or(|written| written.launch != launch.id)
             }
             Phase::Progressing | Phase::Promoting => theirs > 0 && theirs < ours, // 0: nobody has written it
             Phase::Soaking | Phase::Complete => false,
         }
     }
 
-    fn mark(&self, step: &Step) -> (Option<Decision>, Option<String>) {
+    fn mark(&self, chosen: &Chosen) -> (Option<Decision>, Option<String>) {
         let takes_back =
-            step.state.launch.as_ref().filter(|launch| launch.phase == Phase::RollingBack && launch.weight == 0);
-        let decision = step.wanted.decision.clone().filter(|_| self.rules.decision_written);
+            chosen.state.launch.as_ref().filter(|launch| launch.phase == Phase::RollingBack && launch.weight == 0);
+        let decision = chosen.wanted.decision.clone().filter(|_| self.rules.guards.decision_written);
         (decision, takes_back.map(|launch| launch.id.clone()))
     }
+}
+
+fn chosen(seen: Observation, step: Step) -> Chosen {
+    let Step { state, wanted, .. } = step;
+    let shares = match seen.route {
+        Route::Seen { shares, .. } => Some(shares),
+        _ => None,
+    };
+    Chosen { shares, serves: seen.service.is_some(), state: Known::new(state), wanted }
+}
+
+/// What an operator sees that lacks a guard.
+fn blinded(mut seen: Observation, guards: Guards) -> Observation {
+    if !guards.sees_windows {
+        seen.freeze = Freeze::default();
+    }
+    if !guards.sees_runs {
+        seen.drain = None;
+    }
+    if !guards.remembers_answers {
+        seen.people.settled.extend(seen.people.given.iter().map(|given| given.uid.clone()));
+    }
+    seen
+}
+
+/// No launch runs and no status was lost: what the watches hold of route and Service is good enough.
+fn is_certain(state: &State) -> bool {
+    running(state).is_none() && state.stable.is_some()
+}
+
+fn running(state: &State) -> Option<&Launch> {
+    state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete)
 }
 
 /// `traffic::canary_share`.

@@ -3,86 +3,26 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
-use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 
+use super::clock::{INSTANT, NOW, TICK, in_, old, older, older_state, older_to, past};
+use super::known::Known;
 use super::operator::{Operator, Pass};
-use crate::api::{DeadlineOutcome, OnFail, Phase, StableRevision, State, TrustedRevision, Verdict, standard_metrics};
+use super::rules::{Budget, PlanAs, Rules, plans};
+use crate::api::{DecisionVerb, Phase, StableRevision, State, TrustedRevision, Verdict};
 use crate::controller::elector::{Act, LeaseView};
 use crate::launch::promises::{self, Broken, Rise, share_of};
-use crate::launch::{
-    Bounds, Compare, Decision, Gate, GateCheck, Plan, Programmed, Question, Route, Shares, Stage, Trigger, TriggerCheck,
-};
-
-/// It is always now; everything else grows older.
-pub(super) static NOW: LazyLock<Timestamp> = LazyLock::new(|| Timestamp::from_second(1_000_000).unwrap());
-/// The same on the operators' own clocks.
-pub(super) static INSTANT: LazyLock<Instant> = LazyLock::new(|| Instant::now() + Duration::from_hours(24));
-/// So much time passes at once.
-pub(super) const TICK: Duration = Duration::from_secs(5);
-/// What is older is as old: more than any time-out here.
-const OLDEST: Duration = Duration::from_secs(30);
-/// The deadline of every stage.
-const DEADLINE: Duration = Duration::from_secs(25);
+use crate::launch::{Decision, Plan, Programmed, Route, Shares};
 
 pub(super) const OCHRE: &str = "ochre";
 pub(super) const TEAL: &str = "teal";
 pub(super) const MAUVE: &str = "mauve";
 
-/// How much may happen, and which guards are in place.
-#[derive(Clone, Copy, Debug)]
-#[allow(clippy::struct_excessive_bools)] // each is a guard that can be taken away
-pub(super) struct Rules {
-    /// The agent has a gateway.
-    pub(super) gateway: bool,
-    /// Something is stable already.
-    pub(super) stable: bool,
-    /// Crashes, standstills, lost answers, late writes, old caches, dying pods, foreign edits.
-    pub(super) faults: u8,
-    /// Edits of the spec.
-    pub(super) edits: u8,
-    /// Gates that stop passing, and triggers that fire.
-    pub(super) verdicts: u8,
-    /// A second operator stands by.
-    pub(super) standby: bool,
-    /// Before a rise, agent and object are read afresh.
-    pub(super) may_rise: bool,
-    /// On the way up the status is written first.
-    pub(super) status_first: bool,
-    /// A fall carries its decision.
-    pub(super) decision_written: bool,
-    /// Status and route are guarded by `resourceVersion`.
-    pub(super) versions: bool,
-    /// A launch that is taken back marks route and Service even where its weight is 0 already.
-    pub(super) falls_are_marked: bool,
-    /// Leadership is asked for before each write.
-    pub(super) leadership: bool,
-    /// A write with a lower epoch than the object's is refused.
-    pub(super) fencing: bool,
-    /// It counts as broken when the write of a deposed leader is accepted after one of its successor.
-    pub(super) one_writer: bool,
-}
-
-impl Rules {
-    /// Everything as it is built, and nothing happens.
-    pub(super) const CALM: Self = Self {
-        gateway: true,
-        stable: true,
-        faults: 0,
-        edits: 0,
-        verdicts: 0,
-        standby: false,
-        may_rise: true,
-        status_first: true,
-        decision_written: true,
-        versions: true,
-        falls_are_marked: true,
-        leadership: true,
-        fencing: false,
-        one_writer: false,
-    };
+/// The one copy of a revision's name.
+pub(super) fn named(revision: &str) -> &'static str {
+    [OCHRE, TEAL, MAUVE].into_iter().find(|name| *name == revision).unwrap()
 }
 
 /// What the user asks for.
@@ -91,7 +31,7 @@ pub(super) struct Spec {
     pub(super) wanted: &'static str,
     pub(super) paused: bool,
     pub(super) replicas: i32,
-    pub(super) edited_plan: bool,
+    pub(super) plan: PlanAs,
 }
 
 /// The agent's route, as the API server holds it.
@@ -117,6 +57,8 @@ pub(super) struct Deployment {
     pub(super) size: i32,
     pub(super) ready: i32,
     pub(super) since: Option<Timestamp>,
+    /// The launch that it runs for.
+    pub(super) launch: Option<String>,
     pub(super) epoch: i64,
 }
 
@@ -126,12 +68,24 @@ pub(super) struct Says {
     pub(super) gate: Verdict,
     pub(super) errors: Verdict,
     pub(super) bypass: Verdict,
+    /// Whether no run is under way on revisions without traffic.
+    pub(super) runs: Verdict,
+}
+
+/// A `LaunchDecision`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Asked {
+    pub(super) verb: DecisionVerb,
+    pub(super) revision: Option<&'static str>,
+    pub(super) answered: bool,
 }
 
 /// A request to the API server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Write {
-    Status(Arc<State>),
+    Status(Known<State>),
+    /// The answer of a decision.
+    Answer(usize),
     CreateRoute,
     Route {
         shares: Shares,
@@ -145,12 +99,13 @@ pub(super) enum Write {
     },
     /// `emptied`: it was decided on a spec that asks for no pods at all.
     Size {
-        revision: String,
+        revision: &'static str,
         size: i32,
         emptied: bool,
+        launch: Option<String>,
     },
     Remove {
-        revision: String,
+        revision: &'static str,
     },
 }
 
@@ -167,24 +122,31 @@ pub(super) struct Late {
 #[derive(Clone, Debug)]
 pub(super) struct World {
     pub(super) rules: Rules,
+    plans: Arc<[Plan; 3]>,
     pub(super) spec: Spec,
-    pub(super) state: Arc<State>,
-    pub(super) route: Option<RouteObject>,
-    pub(super) service: ServiceObject,
-    pub(super) deployments: BTreeMap<String, Deployment>,
+    pub(super) state: Known<State>,
+    pub(super) route: Known<Option<RouteObject>>,
+    pub(super) service: Known<ServiceObject>,
+    pub(super) deployments: Known<BTreeMap<&'static str, Deployment>>,
     pub(super) says: Says,
-    lease: Option<(String, u8, i32)>,
+    pub(super) decisions: Vec<Asked>,
+    /// A freeze window: when it opens, and when it closes.
+    pub(super) window: Option<(Timestamp, Timestamp)>,
+    lease: Option<(&'static str, u8, i32)>,
     pub(super) operators: [Operator; 2],
     pub(super) late: Option<Late>,
-    /// Launches whose fall has been written on an object: for the promises only, nobody else sees it.
+    /// Launches whose fall has been written on an object, and decisions that took effect: for the promises only, nobody
+    /// else sees them.
     taken_back: BTreeSet<(u8, String)>,
-    left: (u8, u8, u8),
+    heard: BTreeSet<String>,
+    pub(super) left: Budget,
 }
 
 impl Hash for World {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
         (&self.spec, &self.state, &self.route, &self.service, &self.deployments).hash(hasher);
-        (&self.says, &self.lease, &self.operators, &self.late, &self.taken_back, self.left).hash(hasher);
+        (&self.says, &self.decisions, &self.window, &self.lease, &self.operators).hash(hasher);
+        (&self.late, &self.taken_back, &self.heard, &self.left).hash(hasher);
     }
 }
 
@@ -208,15 +170,17 @@ pub(super) enum Action {
     /// It stands still, or is cut off.
     Stop(usize),
     Resume(usize),
-    /// Its watches stand still: pods, and at rest the route and the Service, are seen as they were.
-    Freeze(usize),
-    Thaw(usize),
+    /// It has read the agent, and looks at everything else later.
+    ReadEarly(usize),
+    /// Its watches stand still: pods, new decisions, and at rest the route and the Service, are seen as they were.
+    LoseWatch(usize),
+    FindWatch(usize),
     /// Kubernetes makes the pods of a revision ready.
-    Ready(String),
+    Ready(&'static str),
     /// The gateway takes the route.
     Program,
     /// All pods of a revision die.
-    Die(String),
+    Die(&'static str),
     /// Somebody else gives the canary 90 %.
     Drift,
     /// Somebody removes the route.
@@ -226,10 +190,16 @@ pub(super) enum Action {
     Want(&'static str),
     Pause(bool),
     Replicas(i32),
-    EditPlan,
+    EditPlan(PlanAs),
+    /// A person decides.
+    Decide(DecisionVerb),
+    /// A freeze window is written: it opens in a moment, and closes after two.
+    Window,
     Gate(Verdict),
     Errors(Verdict),
     Bypass(Verdict),
+    /// The runs end on revisions without traffic.
+    RunsEnd,
 }
 
 /// Why an operator's write came to nothing.
@@ -241,47 +211,62 @@ impl World {
         let wanted = if rules.stable { TEAL } else { OCHRE };
         let mut world = Self {
             rules,
-            spec: Spec { wanted, paused: false, replicas: 2, edited_plan: false },
-            state: Arc::default(),
-            route: None,
-            service: ServiceObject::default(),
-            deployments: BTreeMap::new(),
-            says: Says { gate: Verdict::Pass, errors: Verdict::Pass, bypass: Verdict::Pass },
+            plans: plans(rules),
+            spec: Spec { wanted, paused: false, replicas: 2, plan: PlanAs::First },
+            state: Known::new(State::default()),
+            route: Known::new(None),
+            service: Known::new(ServiceObject::default()),
+            deployments: Known::new(BTreeMap::new()),
+            says: Says {
+                gate: Verdict::Pass,
+                errors: Verdict::Pass,
+                bypass: Verdict::Pass,
+                runs: if rules.drain { Verdict::Fail } else { Verdict::Pass },
+            },
+            decisions: Vec::new(),
+            window: None,
             lease: None,
             operators: [Operator::new(0), Operator::new(1)],
             late: None,
             taken_back: BTreeSet::new(),
-            left: (rules.faults, rules.edits, rules.verdicts),
+            heard: BTreeSet::new(),
+            left: rules.budget,
         };
         if rules.stable {
-            let since = old();
-            world.state = Arc::new(State {
-                stable: Some(StableRevision { revision: OCHRE.to_owned(), since }),
-                trusted: vec![TrustedRevision { revision: OCHRE.to_owned(), since }],
-                ..State::default()
-            });
-            let pods = Deployment { size: 2, ready: 2, since: Some(since), epoch: 0 };
-            world.deployments.insert(OCHRE.to_owned(), pods);
-            world.service.revision = Some(OCHRE.to_owned());
-            world.route = rules.gateway.then_some(RouteObject {
-                shares: Shares::AtRest,
-                programmed: true,
-                decision: None,
-                epoch: 0,
-            });
+            world.begin_with(OCHRE);
         }
         world.operators[1].stopped = !rules.standby;
         world.lease_turn(0);
         world
     }
 
-    pub(super) fn plan(&self) -> Arc<Plan> {
-        plan(self.rules.gateway, self.spec.edited_plan)
+    fn begin_with(&mut self, stable: &'static str) {
+        let since = old();
+        self.state = Known::new(State {
+            stable: Some(StableRevision { revision: stable.to_owned(), since }),
+            trusted: vec![TrustedRevision { revision: stable.to_owned(), since }],
+            ..State::default()
+        });
+        let pods = Deployment { size: 2, ready: 2, since: Some(since), launch: None, epoch: 0 };
+        self.deployments = Known::new([(stable, pods)].into());
+        self.service = Known::new(ServiceObject { revision: Some(stable.to_owned()), ..ServiceObject::default() });
+        let route = RouteObject { shares: Shares::AtRest, programmed: true, decision: None, epoch: 0 };
+        self.route = Known::new(self.rules.gateway.then_some(route));
+    }
+
+    pub(super) fn plans(&self) -> Arc<[Plan; 3]> {
+        self.plans.clone()
     }
 
     // ---- what may happen
 
     pub(super) fn actions(&self) -> Vec<Action> {
+        let mut all = self.all_actions();
+        all.retain(self.rules.only);
+        all
+    }
+
+    pub(super) fn all_actions(&self) -> Vec<Action> {
         let mut all = Vec::new();
         for index in 0..2 {
             self.actions_of_operator(index, &mut all);
@@ -289,27 +274,29 @@ impl World {
         if self.late.is_some() {
             all.push(Action::Arrive);
         }
-        if self.operators.iter().all(|operator| operator.stopped || !operator.leads() || operator.rests()) {
+        let waits = |it: &Operator| it.stopped || !it.leads() || it.rests() || it.is_deaf();
+        if self.operators.iter().all(waits) {
             all.push(Action::Tick);
         }
-        for (revision, pods) in &self.deployments {
+        for (revision, pods) in self.deployments.iter() {
             if pods.ready < pods.size {
-                all.push(Action::Ready(revision.clone()));
+                all.push(Action::Ready(revision));
             }
-            if pods.ready > 0 && self.left.0 > 0 {
-                all.push(Action::Die(revision.clone()));
+            if pods.ready > 0 && self.left.faults > 0 {
+                all.push(Action::Die(revision));
             }
         }
         if self.route.as_ref().is_some_and(|route| !route.programmed) {
             all.push(Action::Program);
         }
         self.actions_of_others(&mut all);
+        self.actions_of_users(&mut all);
+        self.actions_of_metrics(&mut all);
         all
     }
 
     fn actions_of_operator(&self, index: usize, all: &mut Vec<Action>) {
         let operator = &self.operators[index];
-        let faults = self.left.0 > 0;
         if index == 1 && !self.rules.standby {
             return;
         }
@@ -318,29 +305,35 @@ impl World {
         }
         if operator.pass.is_some() {
             all.push(Action::Write(index));
-        } else if operator.leads() && operator.dirty {
+        } else if operator.leads() && !operator.rests() {
             all.push(Action::Begin(index));
         }
         if operator.cache.is_some() {
-            all.push(Action::Thaw(index));
+            all.push(Action::FindWatch(index));
         }
-        if faults && operator.leads() {
-            if operator.pass.is_some() {
-                all.extend([Action::LoseAnswer(index), Action::Crash(index)]);
-                if self.late.is_none() {
-                    all.extend([Action::Delay(index, false), Action::Delay(index, true)]);
-                }
+        if self.left.faults > 0 && operator.leads() {
+            self.faults_of_operator(index, all);
+        }
+    }
+
+    fn faults_of_operator(&self, index: usize, all: &mut Vec<Action>) {
+        let operator = &self.operators[index];
+        if operator.pass.is_some() {
+            all.extend([Action::LoseAnswer(index), Action::Crash(index)]);
+            if self.late.is_none() {
+                all.extend([Action::Delay(index, false), Action::Delay(index, true)]);
             }
-            all.push(Action::Stop(index));
-            if operator.cache.is_none() {
-                all.push(Action::Freeze(index));
-            }
+        } else if operator.read.is_none() && operator.dirty {
+            all.push(Action::ReadEarly(index));
+        }
+        all.push(Action::Stop(index));
+        if operator.cache.is_none() {
+            all.push(Action::LoseWatch(index));
         }
     }
 
     fn actions_of_others(&self, all: &mut Vec<Action>) {
-        let (faults, edits, verdicts) = self.left;
-        if faults > 0 {
+        if self.left.faults > 0 {
             if self.route.as_ref().is_some_and(|route| matches!(route.shares, Shares::Split { .. })) {
                 all.extend([Action::Drift, Action::LoseRoute]);
             }
@@ -348,30 +341,56 @@ impl World {
                 all.push(Action::LoseStatus);
             }
         }
-        if edits > 0 {
+        if self.left.windows > 0 && self.window.is_none() {
+            all.push(Action::Window);
+        }
+    }
+
+    fn actions_of_users(&self, all: &mut Vec<Action>) {
+        if self.left.edits > 0 {
             let names = [OCHRE, TEAL, MAUVE].into_iter().filter(|name| *name != self.spec.wanted);
             all.extend(names.map(Action::Want));
             all.push(Action::Pause(!self.spec.paused));
             all.extend([0, 2, 4].into_iter().filter(|n| *n != self.spec.replicas).map(Action::Replicas));
-            if !self.spec.edited_plan {
-                all.push(Action::EditPlan);
+            if self.spec.plan == PlanAs::First {
+                all.extend([PlanAs::Edited, PlanAs::Tightened].map(Action::EditPlan));
             }
         }
-        let launching = self.state.launch.as_ref().is_some_and(|launch| launch.phase != Phase::Complete);
-        if self.says.gate != Verdict::Pass {
-            all.push(Action::Gate(Verdict::Pass));
-        } else if verdicts > 0 && launching {
-            all.extend([Verdict::Fail, Verdict::Error].map(Action::Gate));
+        if self.left.people > 0 {
+            all.extend(
+                self.rules.verbs.iter().filter(|verb| self.makes_sense(**verb)).map(|verb| Action::Decide(*verb)),
+            );
         }
-        if self.says.errors != Verdict::Pass {
-            all.push(Action::Errors(Verdict::Pass));
-        } else if verdicts > 0 && launching {
-            all.push(Action::Errors(Verdict::Fail));
+    }
+
+    /// Whether somebody who looks at the agent now would decide it. An operator may be a pass ahead or behind.
+    fn makes_sense(&self, verb: DecisionVerb) -> bool {
+        let held = self.running().is_some_and(|launch| launch.held);
+        match verb {
+            DecisionVerb::Abort | DecisionVerb::Promote | DecisionVerb::Override => self.running().is_some(),
+            DecisionVerb::Pause => self.state.pause.is_none(),
+            DecisionVerb::Resume => self.state.pause.is_some() || held,
+            DecisionVerb::Retry => !self.state.rejected.is_empty(),
         }
-        if self.says.bypass != Verdict::Pass {
-            all.push(Action::Bypass(Verdict::Pass));
-        } else if verdicts > 0 && launching {
-            all.push(Action::Bypass(Verdict::Fail));
+    }
+
+    fn running(&self) -> Option<&crate::api::Launch> {
+        self.state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete)
+    }
+
+    fn actions_of_metrics(&self, all: &mut Vec<Action>) {
+        let mut may_say = |now: Verdict, bad: &[Verdict], say: fn(Verdict) -> Action| {
+            if now != Verdict::Pass {
+                all.push(say(Verdict::Pass));
+            } else if self.left.verdicts > 0 && self.running().is_some() {
+                all.extend(bad.iter().map(|verdict| say(*verdict)));
+            }
+        };
+        may_say(self.says.gate, &[Verdict::Fail, Verdict::Error], Action::Gate);
+        may_say(self.says.errors, &[Verdict::Fail], Action::Errors);
+        may_say(self.says.bypass, &[Verdict::Fail], Action::Bypass);
+        if self.says.runs != Verdict::Pass && !self.state.retiring.is_empty() {
+            all.push(Action::RunsEnd);
         }
     }
 
@@ -394,11 +413,13 @@ impl World {
             }
             Action::Stop(index) => self.operators[*index].stopped = true,
             Action::Resume(index) => self.resume(*index),
-            Action::Freeze(index) => {
-                let cache = (self.deployments.clone(), self.route.clone(), self.service.clone());
-                self.operators[*index].cache = Some(Arc::new(cache));
+            Action::ReadEarly(index) => self.read_early(*index),
+            Action::LoseWatch(index) => {
+                let decisions = self.decisions.len();
+                let (pods, route, service) = (self.deployments.clone(), self.route.clone(), self.service.clone());
+                self.operators[*index].cache = Some(Cache { pods, route, service, decisions });
             }
-            Action::Thaw(index) => {
+            Action::FindWatch(index) => {
                 self.operators[*index].cache = None;
                 self.operators[*index].dirty = true;
             }
@@ -408,69 +429,77 @@ impl World {
     }
 
     fn pay(&mut self, action: &Action) {
-        let (faults, edits, verdicts) = &mut self.left;
-        match action {
-            Action::LoseAnswer(_) | Action::Crash(_) | Action::Delay(..) | Action::Stop(_) | Action::Freeze(_) => {
-                *faults -= 1;
-            }
-            Action::Die(_) | Action::Drift | Action::LoseRoute | Action::LoseStatus => *faults -= 1,
-            Action::Want(_) | Action::Pause(_) | Action::Replicas(_) | Action::EditPlan => *edits -= 1,
+        let left = match action {
+            Action::LoseAnswer(_) | Action::Crash(_) | Action::Delay(..) | Action::Stop(_) => &mut self.left.faults,
+            Action::ReadEarly(_) | Action::LoseWatch(_) | Action::Die(_) => &mut self.left.faults,
+            Action::Drift | Action::LoseRoute | Action::LoseStatus => &mut self.left.faults,
+            Action::Want(_) | Action::Pause(_) | Action::Replicas(_) | Action::EditPlan(_) => &mut self.left.edits,
             Action::Gate(verdict) | Action::Errors(verdict) | Action::Bypass(verdict) if *verdict != Verdict::Pass => {
-                *verdicts -= 1;
+                &mut self.left.verdicts
             }
-            _ => {}
-        }
+            Action::Decide(_) => &mut self.left.people,
+            Action::Window => &mut self.left.windows,
+            _ => return,
+        };
+        *left = left.saturating_sub(1);
     }
 
     /// Kubernetes, the gateway, users, metrics, and other hands.
     fn others(&mut self, action: &Action) {
         match action {
-            Action::Ready(revision) => {
-                if let Some(pods) = self.deployments.get_mut(revision) {
-                    pods.ready = pods.size;
-                    pods.since = Some(*NOW);
-                }
-            }
-            Action::Die(revision) => {
-                if let Some(pods) = self.deployments.get_mut(revision) {
-                    (pods.ready, pods.since) = (0, None);
-                }
-            }
-            Action::Program => self.route.iter_mut().for_each(|route| route.programmed = true),
+            Action::Ready(revision) => self.deployments.edit(|all| {
+                let pods = all.get_mut(revision).unwrap();
+                (pods.ready, pods.since) = (pods.size, Some(*NOW));
+            }),
+            Action::Die(revision) => self.deployments.edit(|all| {
+                let pods = all.get_mut(revision).unwrap();
+                (pods.ready, pods.since) = (0, None);
+            }),
+            Action::Program => self.route.edit(|route| route.iter_mut().for_each(|route| route.programmed = true)),
             Action::Drift => {
-                let shares = self.route.as_mut().map(|route| &mut route.shares);
-                if let Some(Shares::Split { weight, .. }) = shares {
-                    *weight = 90;
-                }
+                self.route.edit(|route| {
+                    if let Some(Shares::Split { weight, .. }) = route.as_mut().map(|route| &mut route.shares) {
+                        *weight = 90;
+                    }
+                });
                 self.changed(&Write::CreateRoute);
             }
             Action::LoseRoute => {
-                self.route = None;
+                self.route = Known::new(None);
                 self.changed(&Write::CreateRoute);
             }
             Action::LoseStatus => {
-                self.state = Arc::default();
+                self.state = Known::new(State::default());
+                self.heard.clear(); // what was not answered yet is heard anew
                 self.changed(&Write::Status(self.state.clone()));
             }
-            Action::Want(_) | Action::Pause(_) | Action::Replicas(_) | Action::EditPlan => self.edit(action),
+            Action::Want(_) | Action::Pause(_) | Action::Replicas(_) | Action::EditPlan(_) => self.edit(action),
+            Action::Decide(verb) => self.decide(*verb),
+            Action::Window => self.window = Some((in_(TICK), in_(TICK * 3))),
             Action::Gate(verdict) => self.says.gate = *verdict,
             Action::Errors(verdict) => self.says.errors = *verdict,
             Action::Bypass(verdict) => self.says.bypass = *verdict,
+            Action::RunsEnd => self.says.runs = Verdict::Pass,
             _ => {}
         }
         self.wake();
     }
 
-    fn edit(&mut self, action: &Action) {
+    fn decide(&mut self, verb: DecisionVerb) {
+        let rejected = self.state.rejected.first().map_or(TEAL, |rejected| named(&rejected.revision));
+        let revision = (verb == DecisionVerb::Retry).then_some(rejected);
+        self.decisions.push(Asked { verb, revision, answered: false });
+    }
+
+    pub(super) fn edit(&mut self, action: &Action) {
         match action {
             Action::Want(revision) => self.spec.wanted = revision,
             Action::Pause(paused) => self.spec.paused = *paused,
             Action::Replicas(replicas) => self.spec.replicas = *replicas,
-            _ => self.spec.edited_plan = true,
+            Action::EditPlan(plan) => self.spec.plan = *plan,
+            _ => {}
         }
-        for pass in self.operators.iter_mut().filter_map(|operator| operator.pass.as_mut()) {
-            pass.spec_fresh = false;
-        }
+        self.operators.iter_mut().for_each(Operator::spec_is_edited);
         self.changed(&Write::Status(self.state.clone())); // one object has one version
     }
 
@@ -482,9 +511,7 @@ impl World {
     /// An object was written: what was read of it before is old.
     fn changed(&mut self, write: &Write) {
         if matches!(write, Write::Status(_)) {
-            for pass in self.operators.iter_mut().filter_map(|operator| operator.pass.as_mut()) {
-                pass.agent_fresh = false;
-            }
+            self.operators.iter_mut().for_each(Operator::agent_is_written);
         }
         if let Some(late) = &mut self.late {
             late.fresh &= object(&late.write) != object(write);
@@ -492,7 +519,7 @@ impl World {
         self.wake();
     }
 
-    fn tick(&mut self) {
+    pub(super) fn tick(&mut self) {
         self.grow_older();
         for index in 0..2 {
             if !self.operators[index].stopped {
@@ -507,22 +534,22 @@ impl World {
     /// One read, one decision, one guarded write, as `controller/leader.rs` makes them.
     fn lease_turn(&mut self, index: usize) {
         let view = self.lease.as_ref().map(|(holder, version, transitions)| LeaseView {
-            holder: holder.clone(),
+            holder: (*holder).to_owned(),
             version: version.to_string(),
             transitions: *transitions,
         });
-        let operator = &mut self.operators[index];
-        let act = operator.elector.step(view, *INSTANT);
+        let act = self.operators[index].elector.edit(|elector| elector.0.step(view, *INSTANT));
         let known = self.lease.as_ref().map_or(0, |(_, _, transitions)| *transitions);
         let transitions = match act {
             Act::Create(transitions) | Act::TakeOver(transitions) => transitions,
             Act::Renew => known,
             Act::Wait => return self.end_reign(index),
         };
-        operator.elector.wrote(*INSTANT);
+        let operator = &mut self.operators[index];
+        operator.elector.edit(|elector| elector.0.wrote(*INSTANT));
         operator.epoch = i64::from(transitions) + 1;
         let version = self.unseen_version();
-        self.lease = Some((Operator::name(index).to_owned(), version, transitions));
+        self.lease = Some((Operator::name(index), version, transitions));
     }
 
     /// A version that no elector remembers: versions may be used again when nobody can take one for the other.
@@ -530,7 +557,7 @@ impl World {
         let used: Vec<String> = self
             .operators
             .iter()
-            .filter_map(|operator| operator.elector.fingerprint(*INSTANT).0.map(|(view, _)| view.version))
+            .filter_map(|operator| operator.elector.0.fingerprint(*INSTANT).0.map(|(view, _)| view.version))
             .collect();
         (0..=9).find(|version| !used.contains(&version.to_string())).unwrap_or(0)
     }
@@ -564,11 +591,11 @@ impl World {
         fresh: bool,
         late: bool,
     ) -> Result<Result<(), Refused>, Broken> {
-        if self.rules.versions && !fresh && !matches!(write, Write::Size { .. } | Write::Remove { .. }) {
+        if !fresh && self.is_guarded(write) {
             return Ok(Err(Refused));
         }
         let deposed = epoch < self.epoch_of(write);
-        if self.rules.fencing && deposed {
+        if self.rules.guards.fencing && deposed {
             return Ok(Err(Refused));
         }
         self.promises_of_a_write(write, late, deposed)?;
@@ -577,9 +604,20 @@ impl World {
         Ok(Ok(()))
     }
 
+    /// Whether a write carries the version of the object that it was decided on.
+    fn is_guarded(&self, write: &Write) -> bool {
+        match write {
+            Write::Status(_) | Write::CreateRoute | Write::Route { .. } | Write::Service { .. } => {
+                self.rules.guards.versions
+            }
+            Write::Remove { .. } | Write::Size { size: 0, emptied: false, .. } => self.rules.guards.pods_versions,
+            Write::Size { .. } | Write::Answer(_) => false,
+        }
+    }
+
     fn epoch_of(&self, write: &Write) -> i64 {
         match write {
-            Write::Status(_) | Write::CreateRoute => 0,
+            Write::Status(_) | Write::Answer(_) | Write::CreateRoute => 0,
             Write::Route { .. } => self.route.as_ref().map_or(0, |route| route.epoch),
             Write::Service { .. } => self.service.epoch,
             Write::Size { revision, .. } | Write::Remove { revision } => {
@@ -590,28 +628,29 @@ impl World {
 
     fn apply(&mut self, write: &Write, epoch: i64) {
         match write.clone() {
-            Write::Status(state) => self.state = state,
+            Write::Status(state) => {
+                self.heard.extend(state.answers.iter().map(|answer| answer.uid.clone()));
+                self.state = state;
+            }
+            Write::Answer(index) => self.decisions[index].answered = true,
             Write::CreateRoute => {
-                self.route = Some(RouteObject { shares: Shares::AtRest, programmed: false, decision: None, epoch });
+                let route = RouteObject { shares: Shares::AtRest, programmed: false, decision: None, epoch };
+                self.route = Known::new(Some(route));
             }
             Write::Route { shares, decision, takes_back } => {
                 self.taken_back.extend(takes_back.map(|launch| (object(write).0, launch)));
-                self.route = Some(RouteObject { shares, programmed: false, decision, epoch });
+                self.route = Known::new(Some(RouteObject { shares, programmed: false, decision, epoch }));
             }
             Write::Service { revision, decision, takes_back } => {
                 self.taken_back.extend(takes_back.map(|launch| (object(write).0, launch)));
-                self.service = ServiceObject { revision, decision, epoch };
+                self.service = Known::new(ServiceObject { revision, decision, epoch });
             }
-            Write::Size { revision, size, .. } => {
-                let pods = self.deployments.entry(revision).or_default();
-                pods.since = match (pods.since, pods.ready.cmp(&size)) {
-                    (since, std::cmp::Ordering::Equal) if size > 0 => since,
-                    (_, std::cmp::Ordering::Greater) if size > 0 => Some(*NOW),
-                    _ => None,
-                };
-                (pods.size, pods.ready, pods.epoch) = (size, pods.ready.min(size), epoch);
-            }
-            Write::Remove { revision } => drop(self.deployments.remove(&revision)),
+            Write::Size { revision, size, launch, .. } => self.deployments.edit(|all| {
+                let pods = all.entry(revision).or_default();
+                resize(pods, size);
+                (pods.epoch, pods.launch) = (epoch, launch);
+            }),
+            Write::Remove { revision } => self.deployments.edit(|all| drop(all.remove(revision))),
         }
     }
 
@@ -635,6 +674,7 @@ impl World {
     fn promises_of_a_write(&self, write: &Write, late: bool, deposed: bool) -> Result<(), Broken> {
         let broken = |promise: &'static str, why: String| Err(Broken { promise, why });
         match write {
+            Write::Status(state) => self.hears_once(state),
             Write::Route { shares: Shares::Split { canary, weight, .. }, .. } if *weight > self.share(canary) => {
                 let written = self.route.as_ref().and_then(|route| route.decision.as_ref());
                 self.rises(write, (canary, *weight), written, late)
@@ -645,7 +685,7 @@ impl World {
             {
                 self.rises(write, (revision, 100), self.service.decision.as_ref(), late)
             }
-            Write::Size { revision, size: 0, emptied: false } | Write::Remove { revision }
+            Write::Size { revision, size: 0, emptied: false, .. } | Write::Remove { revision }
                 if self.share(revision) > 0 && self.deployments.contains_key(revision) =>
             {
                 broken("WeightBeforeScaleDown", format!("{revision} has {}% and loses its pods", self.share(revision)))
@@ -653,6 +693,14 @@ impl World {
             _ if deposed && self.rules.one_writer => broken("OneWriter", format!("a deposed leader wrote {write:?}")),
             _ => Ok(()),
         }
+    }
+
+    /// What a person decided takes effect once.
+    fn hears_once(&self, state: &State) -> Result<(), Broken> {
+        let mut fresh = state.answers.iter().filter(|answer| !self.state.answers.contains(answer));
+        let fresh = fresh.find(|answer| self.heard.contains(&answer.uid));
+        let again = |uid: &String| Broken { promise: "HeardOnce", why: format!("decision {uid} takes effect again") };
+        fresh.map_or(Ok(()), |answer| Err(again(&answer.uid)))
     }
 
     fn rises(
@@ -682,210 +730,72 @@ impl World {
     // ---- time
 
     fn grow_older(&mut self) {
-        let (mut state, base) = ((*self.state).clone(), self.state.clone());
-        older_state(&mut state);
-        if state != *base {
-            self.state = Arc::new(state);
+        self.state.edit(older_state);
+        grow_older(&mut self.deployments, &mut self.route, &mut self.service);
+        if let Some((opens, closes)) = &mut self.window {
+            older(opens);
+            older(closes);
         }
-        for decision in self.route.iter_mut().filter_map(|route| route.decision.as_mut()) {
-            past(&mut decision.at);
-        }
-        self.service.decision.iter_mut().for_each(|decision| past(&mut decision.at));
-        self.deployments.values_mut().filter_map(|pods| pods.since.as_mut()).for_each(older);
+        self.window = self.window.filter(|(_, closes)| *closes > *NOW);
         for operator in &mut self.operators {
             operator.grow_older();
         }
         if let Some(late) = &mut self.late {
             match &mut late.write {
-                Write::Status(state) => older_state(Arc::make_mut(state)),
+                Write::Status(state) => state.edit(older_state),
                 Write::Route { decision, .. } | Write::Service { decision, .. } => {
-                    if let Some(decision) = decision {
-                        past(&mut decision.at);
-                    }
+                    decision.iter_mut().for_each(|decision| past(&mut decision.at));
                 }
                 _ => {}
             }
         }
     }
+}
 
-    // ---- the end of all trouble
-
-    /// From here on nothing bad happens: does the world come to rest where it should, woken by nothing but what the
-    /// operator watches and the wakes it asked for?
-    pub(super) fn comes_to_rest(&self) -> Result<usize, Broken> {
-        let stuck = |why: String| Err(Broken { promise: "Convergence", why });
-        let mut world = self.clone();
-        world.calm_down()?;
-        let mut passes = 0;
-        for _ in 0..400 {
-            let ready: Vec<_> =
-                world.actions().into_iter().filter(|it| matches!(it, Action::Ready(_) | Action::Program)).collect();
-            for action in &ready {
-                world.happen(action)?;
-            }
-            match world.operators.iter().position(Operator::leads) {
-                Some(index) if world.operators[index].dirty || world.operators[index].pass.is_some() => {
-                    passes += 1;
-                    world.whole_pass(index)?;
-                }
-                Some(index) if world.operators[index].wake.is_none() => return world.is_at_rest().map(|()| passes),
-                _ => world.pass_time(),
-            }
-        }
-        stuck(format!("it is not at rest after {passes} passes: {:#?}", world.state.launch))
+/// Objects, as they are or as somebody remembers them, grow older.
+pub(super) fn grow_older(
+    pods: &mut Known<BTreeMap<&'static str, Deployment>>,
+    route: &mut Known<Option<RouteObject>>,
+    service: &mut Known<ServiceObject>,
+) {
+    // the gateway knows pods that are ready for two seconds
+    pods.edit(|all| all.values_mut().filter_map(|pods| pods.since.as_mut()).for_each(|at| older_to(at, TICK)));
+    if route.as_ref().is_some_and(|route| route.decision.is_some()) {
+        route.edit(|route| route.iter_mut().filter_map(|it| it.decision.as_mut()).for_each(|it| past(&mut it.at)));
     }
-
-    fn calm_down(&mut self) -> Result<(), Broken> {
-        self.left = (0, 0, 0);
-        if self.late.is_some() {
-            self.happen(&Action::Arrive)?;
-        }
-        for index in 0..2 {
-            self.operators[index].cache = None;
-            if self.operators[index].stopped && (index == 0 || self.rules.standby) {
-                self.resume(index);
-            }
-        }
-        self.says = Says { gate: Verdict::Pass, errors: Verdict::Pass, bypass: Verdict::Pass };
-        if self.spec.paused || self.spec.replicas == 0 {
-            self.spec = Spec { paused: false, replicas: 2, ..self.spec.clone() };
-            self.edit(&Action::Replicas(2));
-        }
-        self.wake();
-        Ok(())
+    if service.decision.is_some() {
+        service.edit(|service| service.decision.iter_mut().for_each(|decision| past(&mut decision.at)));
     }
+}
 
-    fn whole_pass(&mut self, index: usize) -> Result<(), Broken> {
-        if self.operators[index].pass.is_none() {
-            self.begin(index)?;
-        }
-        while self.operators[index].pass.is_some() {
-            self.write(index, false)?;
-        }
-        Ok(())
-    }
-
-    /// As [`World::tick`], but only a wake that was asked for wakes.
-    fn pass_time(&mut self) {
-        let dirty = self.operators.each_ref().map(|operator| operator.dirty);
-        self.tick();
-        for (operator, dirty) in self.operators.iter_mut().zip(dirty) {
-            operator.dirty = dirty || operator.wake.is_none_or(|at| at <= *NOW);
-        }
-    }
-
-    fn is_at_rest(&self) -> Result<(), Broken> {
-        let stuck = |why: String| Err(Broken { promise: "Convergence", why });
-        let stable = self.state.stable.as_ref().map(|stable| stable.revision.as_str());
-        let rejected = self.state.rejected.iter().any(|rejected| rejected.revision == self.spec.wanted);
-        let running = self.state.launch.as_ref().is_some_and(|launch| launch.phase != Phase::Complete);
-        if running || self.state.pending.is_some() || !(rejected || stable == Some(self.spec.wanted)) {
-            return stuck(format!(
-                "it rests and {} is neither stable nor rejected: {:#?}",
-                self.spec.wanted, self.state
-            ));
-        }
-        if self.service.revision.as_deref() != stable {
-            return stuck(format!("the Service is with {:?} and stable is {stable:?}", self.service.revision));
-        }
-        if self.route.as_ref().is_some_and(|route| route.shares != Shares::AtRest) {
-            return stuck(format!("the route is not at rest: {:?}", self.route));
-        }
-        let sized: Vec<_> = self.deployments.iter().filter(|(_, pods)| pods.size > 0).collect();
-        match sized.as_slice() {
-            [(revision, pods)] if Some(revision.as_str()) == stable && pods.size == self.spec.replicas => Ok(()),
-            [] if stable.is_none() => Ok(()),
-            other => stuck(format!("stable is {stable:?}, and there are {other:?}")),
-        }
-    }
+fn resize(pods: &mut Deployment, size: i32) {
+    pods.since = match (pods.since, pods.ready.cmp(&size)) {
+        (since, std::cmp::Ordering::Equal) if size > 0 => since,
+        (_, std::cmp::Ordering::Greater) if size > 0 => Some(*NOW),
+        _ => None,
+    };
+    (pods.size, pods.ready) = (size, pods.ready.min(size));
 }
 
 fn object(write: &Write) -> (u8, &str) {
     match write {
         Write::Status(_) => (0, ""),
+        Write::Answer(_) => (4, ""),
         Write::CreateRoute | Write::Route { .. } => (1, ""),
         Write::Service { .. } => (2, ""),
         Write::Size { revision, .. } | Write::Remove { revision } => (3, revision),
     }
 }
 
-fn old() -> Timestamp {
-    *NOW - k8s_openapi::jiff::SignedDuration::try_from(OLDEST).unwrap()
+/// What an operator's watches hold when they stand still.
+#[derive(Clone, Debug, Hash)]
+pub(super) struct Cache {
+    pub(super) pods: Known<BTreeMap<&'static str, Deployment>>,
+    pub(super) route: Known<Option<RouteObject>>,
+    pub(super) service: Known<ServiceObject>,
+    /// So many decisions are known.
+    pub(super) decisions: usize,
 }
-
-pub(super) fn older(at: &mut Timestamp) {
-    *at = (*at - k8s_openapi::jiff::SignedDuration::try_from(TICK).unwrap()).max(old());
-}
-
-/// An instant that is only told, or only compared with what happens now: it is simply past.
-pub(super) fn past(at: &mut Timestamp) {
-    *at = old();
-}
-
-/// Everything that is remembered grows older. A new instant in [`State`] belongs here.
-pub(super) fn older_state(state: &mut State) {
-    state.stable.iter_mut().for_each(|it| past(&mut it.since));
-    state.trusted.iter_mut().for_each(|it| past(&mut it.since));
-    state.rejected.iter_mut().for_each(|it| past(&mut it.at));
-    state.pending.iter_mut().for_each(|it| older(&mut it.since));
-    state.retiring.iter_mut().for_each(|it| older(&mut it.since));
-    let Some(launch) = &mut state.launch else { return };
-    past(&mut launch.started_at);
-    [&mut launch.decided_at, &mut launch.breached_at, &mut launch.ended_at].into_iter().flatten().for_each(past);
-    older(&mut launch.entered_at);
-    [&mut launch.began_at, &mut launch.paused_at, &mut launch.verdicts_at].into_iter().flatten().for_each(older);
-    launch.restarts.iter_mut().for_each(|it| older(&mut it.at));
-    for breach in &mut launch.breaches {
-        past(&mut breach.first_seen);
-        older(&mut breach.since);
-        older(&mut breach.last_seen);
-    }
-}
-
-/// Two stages with a gate each, a trigger that must last and one that need not; the edited plan has other shares.
-fn plan(gateway: bool, edited: bool) -> Arc<Plan> {
-    static PLANS: LazyLock<[Arc<Plan>; 4]> = LazyLock::new(|| {
-        [(false, false), (false, true), (true, false), (true, true)]
-            .map(|(gateway, edited)| Arc::new(make_plan(gateway, edited)))
-    });
-    PLANS[usize::from(gateway) * 2 + usize::from(edited)].clone()
-}
-
-fn make_plan(gateway: bool, edited: bool) -> Plan {
-    let question = || {
-        let bounds = Bounds { low: None, high: None, floor: None };
-        let metric = standard_metrics().remove(0);
-        Box::new(Question { metric, window: Some(TICK), min_samples: 1, compare: Compare::Value, bounds })
-    };
-    let stage = |name: &str, weight: i32| Stage {
-        name: name.to_owned(),
-        weight,
-        only: Vec::new(),
-        min_duration: TICK,
-        deadline: DEADLINE,
-        then: DeadlineOutcome::Rollback,
-        gates: vec![Gate { name: "success".to_owned(), check: GateCheck::Metric(question()), on_fail: OnFail::Hold }],
-    };
-    let trigger =
-        |name: &str, lasting| Trigger { name: name.to_owned(), check: TriggerCheck::Metric(question()), lasting };
-    let stages = match (gateway, edited) {
-        (false, _) => vec![stage("healthy", 0)],
-        (true, false) => vec![stage("one", 10), stage("two", 50)],
-        (true, true) => vec![stage("careful", 20), stage("half", 60)],
-    };
-    Plan {
-        hash: format!("plan-{edited}"),
-        tightens: None,
-        soak: Duration::ZERO,
-        canary_pods: 1,
-        stages,
-        triggers: vec![trigger("errors", TICK), trigger("bypass", Duration::ZERO)],
-        interval: Duration::from_secs(1),
-        source: "default".to_owned(),
-    }
-}
-
-pub(super) type Cache = (BTreeMap<String, Deployment>, Option<RouteObject>, ServiceObject);
 
 impl World {
     pub(super) fn pass(&mut self, index: usize) -> Option<&mut Pass> {

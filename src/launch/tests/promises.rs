@@ -132,3 +132,66 @@ fn a_write_rises_only_as_far_as_the_cluster_says_why() {
     let rejected = of_a_rise(&Rise { revision: TEAL, to: 5, committed: &back.state, written: None });
     assert_eq!(rejected.unwrap_err().promise, "Finality", "the status says so");
 }
+
+#[test]
+fn a_launch_that_begins_in_a_freeze_is_refused() {
+    let begun = at_5_percent().state.launch.map(|it| crate::api::Launch { weight: 0, began_at: None, ..it });
+    let mut sim = Sim::with_stable();
+    sim.want(TEAL).run(1);
+    let until = after(sim.now, seconds(1000));
+    sim.seen.freeze = Freeze { open: Some(Frozen { window: "peak".into(), until }), changes_at: Some(until) };
+    assert_eq!(broken(&sim, |_| {}), "kept");
+    assert_eq!(broken(&sim, |step| step.state.launch.clone_from(&begun)), "Freeze");
+}
+
+#[test]
+fn an_abort_that_is_heard_and_not_obeyed_is_refused() {
+    let mut sim = at_5_percent();
+    let before = sim.state.launch.clone();
+    sim.decides("stop", crate::api::DecisionVerb::Abort);
+    assert_eq!(broken(&sim, |_| {}), "kept");
+    assert_eq!(broken(&sim, |step| step.state.launch.clone_from(&before)), "AbortWins");
+    assert_eq!(broken(&sim, |step| launch(step).weight = 5), "AbortWins");
+}
+
+#[test]
+fn a_soak_that_takes_pods_from_the_revision_before_is_refused() {
+    let mut sim = Sim::with_stable();
+    sim.plan.soak = seconds(100);
+    sim.want(TEAL);
+    sim.until(200, "a soak", |sim| sim.state.launch.as_ref().is_some_and(|it| it.phase == Phase::Soaking));
+    assert_eq!(broken(&sim, |_| {}), "kept");
+    assert_eq!(broken(&sim, |step| step.wanted.sizes.extend([(OCHRE.to_owned(), 3)])), "WayBack");
+    assert_eq!(broken(&sim, |step| step.state.stable = None), "WayBack");
+}
+
+#[test]
+fn pods_that_go_while_runs_may_be_under_way_are_refused() {
+    let mut sim = at_5_percent();
+    sim.seen.drain = Some(seconds(60));
+    sim.say("bypass", Verdict::Fail).run(5);
+    assert_eq!((sim.launch().phase, sim.state.retiring.len()), (Phase::Complete, 1));
+    let bare = |step: &mut Step| step.wanted.sizes.retain(|revision, _| revision != TEAL);
+    assert_eq!(broken(&sim, |_| {}), "kept");
+    assert_eq!(broken(&sim, bare), "RunsFinish");
+    let none = Measured { verdict: Verdict::Pass, message: "0".into(), sampled_at: after(sim.now, seconds(15)) };
+    sim.now = after(sim.now, seconds(15));
+    assert_eq!(broken(&sim, bare), "RunsFinish", "nobody measured it");
+    sim.seen.measured.insert(CheckName::Drained(TEAL.into()), none);
+    assert_eq!(broken(&sim, bare), "kept");
+}
+
+#[test]
+fn a_fall_that_arrives_after_the_success_is_obeyed_and_breaks_no_promise() {
+    let mut sim = at_5_percent();
+    let mut falls = sim.clone();
+    let fall = falls.say("bypass", Verdict::Fail).tick();
+    sim.until(200, "success", |sim| sim.stable() == TEAL && sim.state.retiring.is_empty());
+    let shares = Shares::Split { stable: OCHRE.into(), canary: TEAL.into(), weight: 0 };
+    sim.seen.route = Route::Seen { shares, programmed: Programmed::Yes };
+    sim.seen.decision = fall.wanted.decision;
+    assert_eq!(broken(&sim, |_| {}), "kept", "something is to be done");
+    let step = sim.decide();
+    assert_eq!(step.state.launch.as_ref().map(|it| it.phase), Some(Phase::RollingBack));
+    assert_eq!(step.wanted.sizes.get(OCHRE), Some(&4), "stable gets its pods back");
+}

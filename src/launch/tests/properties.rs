@@ -155,68 +155,6 @@ pub(super) fn promises(before: &Sim, step: &Step) {
     if let Err(broken) = promises::of_a_decision(&decided) {
         panic!("{broken}\nbefore: {:#?}\nseen: {:#?}\nafter: {step:#?}", before.state, before.seen);
     }
-    let running = step.state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
-    freeze_blocks_forward(before, step);
-    // An abort wins over everything, a dead stable included: nobody but stable has or gets a share.
-    let aborts =
-        |given: &&Given| given.verb == DecisionVerb::Abort && given.made_at >= before.seen.people.agent_made_at;
-    let heard = |given: &&Given| before.state.answers.iter().any(|answer| answer.uid == given.uid);
-    let fresh = before.seen.people.given.iter().filter(aborts).any(|given| !heard(&given));
-    let hearing = step.state.answers.len() < 32;
-    let running_before = before.state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
-    if let (true, true, Some(old)) = (fresh, hearing, running_before) {
-        let new = step.state.launch.as_ref().unwrap();
-        assert!(
-            new.id != old.id || (new.weight == 0 && matches!(new.phase, Phase::RollingBack | Phase::Complete)),
-            "{new:?}"
-        );
-        assert!(!matches!(&step.wanted.shares, Some(Shares::Split { weight, .. }) if *weight > 0), "{:?}", step.wanted);
-    }
-    // The agent's Service never leaves stable without a promotion; a rollback leaves it until stable has a ready pod.
-    if let (Some(service), Some(stable)) = (&step.wanted.service, &step.state.stable)
-        && *service != stable.revision
-    {
-        assert!(running.is_some_and(|launch| launch.weight == 100 && launch.revision == *service));
-        let waits = |pods: &Pods| pods.ready == 0;
-        let dead = before.seen.pods.get(&stable.revision).is_none_or(waits);
-        assert!(
-            running
-                .is_some_and(|launch| launch.phase == Phase::Promoting || launch.phase == Phase::RollingBack && dead)
-        );
-    }
-    // While it soaks its revision is stable, and the way back is open at full size.
-    if let Some(launch) = running.filter(|launch| launch.phase == Phase::Soaking) {
-        assert_eq!(step.state.stable.as_ref().map(|stable| &stable.revision), Some(&launch.revision));
-        assert!(!step.state.trusted.iter().any(|trusted| trusted.revision == launch.revision) || launch.trusted);
-        let back = launch.stable.as_ref().map(|former| step.wanted.sizes[former]);
-        assert!(back.is_none_or(|size| size >= launch.stable_size.max(before.seen.replicas)), "{back:?}");
-        assert!(step.wanted.shares.as_ref().is_none_or(|shares| *shares == Shares::AtRest));
-    }
-    // 15. Runs finish: pods of a revision that had traffic go only when it is known that nobody runs there, or late.
-    for retiring in before.state.retiring.iter().filter(|retiring| !retiring.idle) {
-        let kept = step.wanted.sizes.contains_key(&retiring.revision);
-        let late = |span: u64| before.now >= after(retiring.since, seconds(span));
-        let due = before.seen.drain.map_or(late(10), |deadline| before.now >= after(retiring.since, deadline));
-        let pods = before.seen.pods.get(&retiring.revision).map_or(0, |pods| pods.size);
-        assert!(kept || due || pods == 0 && late(10), "{retiring:?} lost its pods");
-    }
-}
-
-/// 13. In a freeze no launch begins, no weight rises and nothing becomes stable, unless it goes back to what is trusted.
-fn freeze_blocks_forward(before: &Sim, step: &Step) {
-    let Some(new) = step.state.launch.as_ref().filter(|_| before.seen.freeze.open.is_some()) else { return };
-    let old = before.state.launch.as_ref();
-    let begins = old.is_none_or(|old| old.id != new.id);
-    assert!(!begins || new.trusted, "a launch began in a freeze: {new:?}");
-    if let Some(old) = old.filter(|old| old.id == new.id && !old.trusted) {
-        let same_stages = new.plan_hash == old.plan_hash; // else its stages are counted anew
-        assert!(
-            new.weight <= old.weight && (new.stage <= old.stage || !same_stages),
-            "a weight rose in a freeze: {old:?} {new:?}"
-        );
-        let moved = before.seen.service.as_ref() == Some(&new.revision);
-        assert!(moved || new.outcome == old.outcome || new.outcome != Some(Outcome::Succeeded), "promoted in a freeze");
-    }
 }
 
 /// Everything is mended and nothing more happens: what the spec asks for is stable or rejected, and nothing is left to do.

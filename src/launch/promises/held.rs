@@ -1,0 +1,95 @@
+//! Promises about what holds a launch or is kept for it: a freeze, a person's abort, the way back of a soak, runs under way.
+//! As all promises they judge the core from outside; numbers that they need are written here once more.
+
+use std::time::Duration;
+
+use super::{Decided, between, running};
+use crate::api::{DecisionVerb, Outcome, Phase, RetiringRevision, Verdict};
+use crate::launch::{CheckName, Shares};
+
+/// Requests on their way are answered within this time after the traffic is gone.
+const SETTLE: Duration = Duration::from_secs(10);
+/// Answers that a status remembers, and revisions that are drained at once: of more, one has to wait or go.
+const MOST: usize = 32;
+
+/// 13. In a freeze no launch begins, no weight rises and nothing becomes stable, unless it goes back to what is trusted.
+pub(super) fn freeze(decided: &Decided<'_>) -> Result<(), String> {
+    let Decided { before, seen, step, .. } = decided;
+    let Some(new) = step.state.launch.as_ref().filter(|_| seen.freeze.open.is_some()) else { return Ok(()) };
+    let Some(old) = before.launch.as_ref().filter(|old| old.id == new.id) else {
+        return if new.trusted { Ok(()) } else { Err("it begins in a freeze".to_owned()) };
+    };
+    if old.trusted {
+        return Ok(());
+    }
+    let same_stages = new.plan_hash == old.plan_hash; // those of another plan are counted anew
+    if new.weight > old.weight || same_stages && new.stage > old.stage {
+        return Err(format!("it goes from {}% to {}% in a freeze", old.weight, new.weight));
+    }
+    let moved = seen.service.as_ref() == Some(&new.revision); // it had become stable before, in all but name
+    let promoted = new.outcome != old.outcome && new.outcome == Some(Outcome::Succeeded);
+    if promoted && !moved { Err("it becomes stable in a freeze".to_owned()) } else { Ok(()) }
+}
+
+/// 3. An abort wins over everything, a dead stable included: in the pass that hears it nobody but stable keeps a share.
+pub(super) fn abort_wins(decided: &Decided<'_>) -> Result<(), String> {
+    let Decided { before, seen, step, .. } = decided;
+    let heard = |uid: &String| before.answers.iter().any(|answer| answer.uid == *uid);
+    let mut given = seen.people.given.iter().filter(|given| !heard(&given.uid));
+    let aborted = given.any(|it| it.verb == DecisionVerb::Abort && it.made_at >= seen.people.agent_made_at);
+    let (Some(old), Some(new)) = (running(before), &step.state.launch) else { return Ok(()) };
+    if !aborted || step.state.answers.len() >= MOST || old.id != new.id {
+        return Ok(());
+    }
+    if new.weight > 0 || !matches!(new.phase, Phase::RollingBack | Phase::Complete) {
+        return Err(format!("a person aborted it, and it is {:?} at {}%", new.phase, new.weight));
+    }
+    match &step.wanted.shares {
+        Some(Shares::Split { weight, .. } | Shares::Matched { weight, .. }) if *weight > 0 => {
+            Err(format!("a person aborted it, and it would keep {weight}%"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// While a revision soaks it is stable and not yet trusted, and the one before it keeps its full size.
+pub(super) fn way_back(decided: &Decided<'_>) -> Result<(), String> {
+    let Decided { seen, step, .. } = decided;
+    let soaking = running(&step.state).filter(|launch| launch.phase == Phase::Soaking);
+    let Some(launch) = soaking else { return Ok(()) };
+    if step.state.stable.as_ref().map(|stable| &stable.revision) != Some(&launch.revision) {
+        return Err(format!("{} soaks and is not stable", launch.revision));
+    }
+    if !launch.trusted && step.state.trusted.iter().any(|trusted| trusted.revision == launch.revision) {
+        return Err(format!("{} soaks and is trusted", launch.revision));
+    }
+    if step.wanted.shares.as_ref().is_some_and(|shares| *shares != Shares::AtRest) {
+        return Err(format!("{} soaks on a shared route", launch.revision));
+    }
+    let Some(former) = &launch.stable else { return Ok(()) };
+    let (size, full) = (step.wanted.sizes.get(former).copied().unwrap_or(0), launch.stable_size.max(seen.replicas));
+    if size >= full { Ok(()) } else { Err(format!("{former} would have {size} of {full} pods while it may be needed")) }
+}
+
+/// 15. Pods of a revision that had traffic go only when it is known that nobody runs there, or when its time is over.
+pub(super) fn runs_finish(decided: &Decided<'_>) -> Result<(), String> {
+    let Decided { before, seen, step, now, .. } = decided;
+    let over = |retiring: &&RetiringRevision| {
+        let lasted = between(retiring.since, *now);
+        let measured = seen.measured.get(&CheckName::Drained(retiring.revision.clone()));
+        let none = measured.is_some_and(|it| {
+            it.verdict == Verdict::Pass
+                && it.sampled_at >= retiring.since
+                && between(retiring.since, it.sampled_at) >= SETTLE
+        });
+        seen.drain.map_or(lasted >= SETTLE, |deadline| none || lasted >= deadline.max(SETTLE))
+    };
+    if before.retiring.len() >= MOST {
+        return Ok(());
+    }
+    let served = before.retiring.iter().filter(|retiring| !retiring.idle);
+    let has_pods = |revision: &str| seen.pods.get(revision).is_some_and(|pods| pods.size > 0);
+    let mut bared = served.filter(|it| has_pods(&it.revision) && !step.wanted.sizes.contains_key(&it.revision));
+    let lost = bared.find(|retiring| !over(retiring));
+    lost.map_or(Ok(()), |retiring| Err(format!("{} would lose its pods, and runs may be under way", retiring.revision)))
+}
