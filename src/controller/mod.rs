@@ -5,6 +5,7 @@
 
 mod adopted;
 mod caches;
+mod by_pods;
 mod calls;
 mod commit;
 pub mod config;

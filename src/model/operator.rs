@@ -164,6 +164,7 @@ impl World {
             history_limit: 5,
             pods: pods.collect(),
             route: self.route_as_seen(route),
+            by_pods: None,
             service: service.revision.clone(),
             decision: written.into_iter().flatten().max_by_key(|decision| (about(decision), decision.at)),
             hostname_taken: None,

@@ -70,10 +70,10 @@ pub(super) fn happening() -> impl Strategy<Value = Happening> {
 pub(super) fn agent() -> impl Strategy<Value = Sim> {
     let soak = prop_oneof![Just(0_u64), Just(20)];
     let drain = prop_oneof![Just(None), Just(Some(60_u64))];
-    (soak, drain, 1..4_i32).prop_map(|(soak, drain, canary_pods)| {
-        let mut sim = Sim::with_stable();
+    (soak, drain, 1..4_i32, any::<bool>()).prop_map(|(soak, drain, canary_pods, by_pods)| {
+        let mut sim = if by_pods { Sim::by_pods() } else { Sim::with_stable() };
         sim.plan.soak = seconds(soak);
-        sim.plan.canary_pods = canary_pods;
+        sim.plan.canary_pods = if by_pods { 1 } else { canary_pods };
         sim.seen.drain = drain.map(seconds);
         sim
     })
@@ -81,6 +81,9 @@ pub(super) fn agent() -> impl Strategy<Value = Sim> {
 
 pub(super) fn happen(sim: &mut Sim, happening: &Happening) {
     match happening {
+        Happening::Drift(share) if sim.seen.by_pods.is_some() => sim.rescale(share % REVISIONS.len() as i32, share / 10),
+        Happening::RouteLost if sim.seen.by_pods.is_some() => sim.obstruct(Some("a pod is in the way")),
+        Happening::GatewayPending if sim.seen.by_pods.is_some() => sim.obstruct(None),
         Happening::Want(index) => drop(sim.want(REVISIONS[*index])),
         Happening::Gate(verdict) => drop(sim.say("success", *verdict)),
         Happening::Errors(verdict) => drop(sim.say("errors", *verdict)),
@@ -147,6 +150,19 @@ pub(super) fn pass(sim: &mut Sim, crash: bool) {
         }
     }
     sim.settle();
+    shares_are_bounded(sim, &step);
+}
+
+/// 1. Where pods are the share, it is never more than what the status says, whatever was written and what was not.
+fn shares_are_bounded(sim: &Sim, step: &Step) {
+    let Some(split) = sim.split.as_ref().filter(|_| sim.seen.by_pods.is_some()) else { return };
+    let size = |revision: &str| sim.seen.pods.get(revision).map_or(0, |pods| pods.size);
+    let launch = step.state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete).unwrap();
+    assert_eq!((&split.canary, Some(&split.stable)), (&launch.revision, launch.stable.as_ref()));
+    if launch.phase != Phase::RollingBack && !sim.rescaled {
+        let share = split.share(size);
+        assert!(share <= launch.weight.max(0), "{share}% for {launch:#?}");
+    }
 }
 
 /// The promises that one decision can break, each written once.
@@ -233,6 +249,9 @@ proptest! {
             pass(&mut sim, matches!(happening, Happening::Crash));
         }
         sim.broken.clear();
+        if sim.seen.by_pods.is_some() {
+            sim.obstruct(None);
+        }
         sim.verdicts.clear();
         sim.seen.paused = false;
         pass(&mut sim, false); // what was decided is heard
