@@ -4,8 +4,8 @@
 //! `revisions`; `commit` holds the only write to status, `leader` the only writes to the Lease.
 
 mod adopted;
-mod caches;
 mod by_pods;
+mod caches;
 mod calls;
 mod commit;
 pub mod config;

@@ -51,7 +51,9 @@ pub(super) fn unfit(plan: &Plan) -> Option<String> {
         return Some(format!(".stages[{}].match: {blind}; remove it, {mend}", stage.name));
     }
     let sized = plan.canary_pods > 1;
-    sized.then(|| format!(".canary.minReplicas: with spec.traffic.replicas the canary's pods are its share; remove it, {mend}"))
+    sized.then(|| {
+        format!(".canary.minReplicas: with spec.traffic.replicas the canary's pods are its share; remove it, {mend}")
+    })
 }
 
 /// Why pods cannot make a share of the plan.
@@ -68,7 +70,12 @@ fn told(stage: &str, share: i32, replicas: i32) -> String {
         1 => "1 replica allows 50".to_owned(),
         _ => format!("{replicas} replicas allow {}", listed.join(", ")),
     };
-    clip(&format!("traffic {share} of stage {stage} cannot be made of pods: {allowed}; set one of these, or spec.traffic.gateway"), 512)
+    clip(
+        &format!(
+            "traffic {share} of stage {stage} cannot be made of pods: {allowed}; set one of these, or spec.traffic.gateway"
+        ),
+        512,
+    )
 }
 
 /// The revision that the spec asks for; refused where a launch of it would need a share that pods cannot make. One that runs
@@ -197,20 +204,23 @@ mod tests {
 
     #[test]
     fn a_share_is_never_more_than_its_pods_make() {
-        for (replicas, shares) in [
-            (1, &[50][..]),
-            (2, &[34, 50]),
-            (4, &[20, 34, 43, 50]),
-            (9, &[10, 19, 25, 31, 36, 40, 44, 48, 50]),
-        ] {
+        for (replicas, shares) in
+            [(1, &[50][..]), (2, &[34, 50]), (4, &[20, 34, 43, 50]), (9, &[10, 19, 25, 31, 36, 40, 44, 48, 50])]
+        {
             assert_eq!(possible(replicas), shares, "{replicas} replicas");
             for (pods, share) in (1..).zip(shares) {
                 assert_eq!(pods_of_share(*share, replicas), pods, "{share}% of {replicas}");
             }
         }
         assert_eq!((possible(0), possible(1000).len()), (vec![], 50));
-        assert_eq!([(0, 0), (4, 0), (0, 1), (19, 1)].map(|(stable, canary)| share_of_pods(stable, canary)), [0, 0, 100, 5]);
-        assert_eq!([(5, 4), (19, 4), (0, 4), (50, 0), (100, 4)].map(|(share, n)| pods_of_share(share, n)), [0, 0, 0, 0, 4]);
+        assert_eq!(
+            [(0, 0), (4, 0), (0, 1), (19, 1)].map(|(stable, canary)| share_of_pods(stable, canary)),
+            [0, 0, 100, 5]
+        );
+        assert_eq!(
+            [(5, 4), (19, 4), (0, 4), (50, 0), (100, 4)].map(|(share, n)| pods_of_share(share, n)),
+            [0, 0, 0, 0, 4]
+        );
     }
 
     #[test]

@@ -10,8 +10,8 @@ use super::time::{after, between};
 use super::triggers::SEEN_RESTARTS;
 use super::wanted::{read_back, service_moved};
 use super::{
-    Observation, Plan, Pods, Programmed, Route, Shares, WantedRevision, by_pods, capacity, contest, freeze, gates, people,
-    share, soak,
+    Observation, Plan, Pods, Programmed, Route, Shares, WantedRevision, by_pods, capacity, contest, freeze, gates,
+    people, share, soak,
 };
 use crate::api::{Launch, Outcome, PendingRevision, Phase, RejectedRevision, SeenRestart, StableRevision, State, clip};
 

@@ -203,7 +203,8 @@ fn weight_bound(decided: &Decided<'_>) -> Result<(), String> {
 /// the status says, as long as the Service selects the pods of both. A person's edit is put right, and made no worse.
 fn pods_within_share(decided: &Decided<'_>) -> Result<(), String> {
     let Decided { seen, step, .. } = decided;
-    let both = |shares: Option<&Shares>| matches!(shares, Some(Shares::Split { weight, .. }) if (1..100).contains(weight));
+    let both =
+        |shares: Option<&Shares>| matches!(shares, Some(Shares::Split { weight, .. }) if (1..100).contains(weight));
     let split = matches!(&seen.route, Route::Seen { shares, .. } if both(Some(shares)));
     let Some(launch) = running(&step.state).filter(|_| seen.by_pods.is_some()) else { return Ok(()) };
     let (true, Some(stable)) = (split || both(step.wanted.shares.as_ref()), &launch.stable) else { return Ok(()) };
@@ -213,7 +214,11 @@ fn pods_within_share(decided: &Decided<'_>) -> Result<(), String> {
     let (now, worst) = (share_of_pods(size(stable), size(&launch.revision)), share_of_pods(old, new));
     let climbs = matches!(launch.phase, Phase::Progressing | Phase::Promoting);
     let bound = if climbs && launch.weight > 0 { launch.weight.max(now) } else { now };
-    if worst <= bound { Ok(()) } else { Err(format!("{new} pods of {} beside {old} would be {worst}%, above {bound}%", launch.revision)) }
+    if worst <= bound {
+        Ok(())
+    } else {
+        Err(format!("{new} pods of {} beside {old} would be {worst}%, above {bound}%", launch.revision))
+    }
 }
 
 /// 2. and 5. A stage is left only when each of its gates passes on data of its own window, and one stage at a time.

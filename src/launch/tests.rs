@@ -9,11 +9,11 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::time::after;
 use super::*;
-use crate::traffic::PodSplit;
 use crate::api::{
     DeadlineOutcome, OnFail, Outcome, Phase, PodCondition, StableRevision, State, TrustedRevision, Verdict,
     standard_metrics,
 };
+use crate::traffic::PodSplit;
 
 mod by_pods;
 mod contest;
@@ -248,6 +248,7 @@ impl Sim {
         }
         if self.seen.by_pods.is_some() {
             self.split = PodSplit::of(wanted);
+            self.rescaled = false;
             self.seen.decision.clone_from(&wanted.decision);
             self.look();
         } else if let Some(shares) = &wanted.shares {

@@ -72,11 +72,12 @@ fn shares(launch: &Launch, seen: &Observation) -> Shares {
 /// stable leaves it where it is.
 fn service(state: &State, running: Option<&Launch>, seen: &Observation) -> Option<String> {
     if let Some(launch) = running.filter(|launch| is_promoted(launch)) {
-        let confirmed = seen.by_pods.is_some() || match (&seen.route, &launch.stable) {
-            (Route::NotUsed, _) | (_, None) => true,
-            (Route::Seen { programmed: Programmed::Yes, .. }, _) => read_back(launch, seen),
-            _ => false,
-        };
+        let confirmed = seen.by_pods.is_some()
+            || match (&seen.route, &launch.stable) {
+                (Route::NotUsed, _) | (_, None) => true,
+                (Route::Seen { programmed: Programmed::Yes, .. }, _) => read_back(launch, seen),
+                _ => false,
+            };
         let holds = launch.held || seen.paused || freeze::holds(launch.trusted, seen).is_some();
         if confirmed && !holds || service_moved(launch, seen) {
             return Some(launch.revision.clone());

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::plan::{definitions, resolve_written};
 use super::{Plan, PlanError};
 use crate::api::{
-    self, AgentDeploymentSpec, BASIC, FreezeWindow, LaunchPlanSpec, Metrics, Sharing, Stage, Tightening, TighterStage, span,
+    self, AgentDeploymentSpec, BASIC, FreezeWindow, LaunchPlanSpec, Metrics, Sharing, Stage, Tightening, TighterStage,
+    span,
 };
 
 /// Gates of a stage, and triggers of a plan: status has room for so many.

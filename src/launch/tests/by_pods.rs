@@ -304,7 +304,11 @@ fn an_edit_of_the_plan_lowers_a_share_and_never_asks_for_an_impossible_one() {
         sim.checked_tick();
         assert_eq!(sim.serves(), OCHRE);
     }
-    assert!(sim.told().contains("traffic 10 of stage tenth cannot be made of pods: 4 replicas allow 20"), "{}", sim.told());
+    assert!(
+        sim.told().contains("traffic 10 of stage tenth cannot be made of pods: 4 replicas allow 20"),
+        "{}",
+        sim.told()
+    );
 }
 
 #[test]
@@ -357,5 +361,9 @@ fn an_unready_pod_of_stable_turns_nothing_and_keeps_the_next_share_waiting() {
         later.now = after(later.now, seconds(1));
         assert_eq!(later.serves(), OCHRE);
     }
-    assert!(later.told().contains("1 pods of teal beside 3 ready ones of stable make 25%, more than 20%"), "{}", later.told());
+    assert!(
+        later.told().contains("1 pods of teal beside 3 ready ones of stable make 25%, more than 20%"),
+        "{}",
+        later.told()
+    );
 }

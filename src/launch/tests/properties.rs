@@ -81,7 +81,9 @@ pub(super) fn agent() -> impl Strategy<Value = Sim> {
 
 pub(super) fn happen(sim: &mut Sim, happening: &Happening) {
     match happening {
-        Happening::Drift(share) if sim.seen.by_pods.is_some() => sim.rescale(share % REVISIONS.len() as i32, share / 10),
+        Happening::Drift(share) if sim.seen.by_pods.is_some() => {
+            sim.rescale(share % REVISIONS.len() as i32, share / 10)
+        }
         Happening::RouteLost if sim.seen.by_pods.is_some() => sim.obstruct(Some("a pod is in the way")),
         Happening::GatewayPending if sim.seen.by_pods.is_some() => sim.obstruct(None),
         Happening::Want(index) => drop(sim.want(REVISIONS[*index])),
@@ -135,6 +137,7 @@ fn decide(sim: &mut Sim, verb: DecisionVerb) {
 pub(super) fn pass(sim: &mut Sim, crash: bool) {
     sim.now = after(sim.now, seconds(1));
     sim.sample();
+    sim.look();
     let before = sim.clone();
     let step = sim.decide();
     promises(&before, &step);
@@ -161,7 +164,7 @@ fn shares_are_bounded(sim: &Sim, step: &Step) {
     assert_eq!((&split.canary, Some(&split.stable)), (&launch.revision, launch.stable.as_ref()));
     if launch.phase != Phase::RollingBack && !sim.rescaled {
         let share = split.share(size);
-        assert!(share <= launch.weight.max(0), "{share}% for {launch:#?}");
+        assert!(share <= launch.weight, "{share}% for {launch:#?}");
     }
 }
 
