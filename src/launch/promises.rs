@@ -199,8 +199,9 @@ fn weight_bound(decided: &Decided<'_>) -> Result<(), String> {
     }
 }
 
-/// 1. Where pods are the share: in whatever order the sizes are written, beside each other they never make more of it than
-/// the status says, as long as the Service selects the pods of both. A person's edit is put right, and made no worse.
+/// 1. Where pods are the share: in whatever order the sizes are written, they make no more of it than the status says.
+///
+/// As long as the Service selects the pods of both. A person's edit is put right, and made no worse.
 fn pods_within_share(decided: &Decided<'_>) -> Result<(), String> {
     let Decided { seen, step, .. } = decided;
     let both =

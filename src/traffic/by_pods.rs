@@ -169,7 +169,7 @@ mod tests {
 
     use super::*;
 
-    fn service(selector: Value, split: Option<&str>) -> Service {
+    fn service(selector: &Value, split: Option<&str>) -> Service {
         let annotations = split.map_or(json!({}), |split| json!({annotations::SPLIT: split}));
         let ports = json!([{"port": 80, "targetPort": 8080}]);
         let metadata = json!({"annotations": annotations, "resourceVersion": "7"});
@@ -192,16 +192,16 @@ mod tests {
 
     #[test]
     fn a_service_says_whose_share_it_gives() {
-        let split = service(json!({ALL: "faq"}), Some("ochre teal 20"));
+        let split = service(&json!({ALL: "faq"}), Some("ochre teal 20"));
         let shares = |weight| Shares::Split { stable: "ochre".to_owned(), canary: "teal".to_owned(), weight };
         let stable = Some("ochre".to_owned());
         assert_eq!(read(&split, &[("ochre", 4), ("teal", 1)]), (shares(20), stable.clone()));
         assert_eq!(read(&split, &[("ochre", 9), ("teal", 1)]), (shares(20), stable.clone()), "less than it may have");
         assert_eq!(read(&split, &[("ochre", 4), ("teal", 4)]), (shares(50), stable.clone()), "somebody made it more");
-        let rests = service(json!({ALL: "faq", REVISION_LABEL: "ochre"}), Some("ochre teal 20"));
+        let rests = service(&json!({ALL: "faq", REVISION_LABEL: "ochre"}), Some("ochre teal 20"));
         assert_eq!(read(&rests, &[("teal", 9)]), (Shares::AtRest, stable), "the selector counts");
         for text in [None, Some(""), Some("ochre teal"), Some("ochre ochre 5"), Some("ochre teal 0"), Some("a b 5 c")] {
-            let (shares, stable) = read(&service(json!({ALL: "faq"}), text), &[]);
+            let (shares, stable) = read(&service(&json!({ALL: "faq"}), text), &[]);
             assert!(matches!(shares, Shares::Foreign(_)) && stable.is_none(), "{text:?}");
         }
     }
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back_and_a_narrow_service_has_no_share() {
         let split = PodSplit { stable: "ochre".to_owned(), canary: "teal".to_owned(), weight: 34 };
-        let narrow = service(json!({ALL: "faq", REVISION_LABEL: "ochre"}), None);
+        let narrow = service(&json!({ALL: "faq", REVISION_LABEL: "ochre"}), None);
         let wide = splitting(narrow.clone(), "faq", &split);
         assert_eq!((split_of(&wide), split_of(&narrow)), (Some(split), None));
         assert_eq!(wide.spec.unwrap().selector.unwrap(), children::selector("faq", None));
@@ -263,7 +263,7 @@ mod tests {
 
     #[test]
     fn one_service_has_one_port() {
-        let eighty = service(json!({}), None);
+        let eighty = service(&json!({}), None);
         assert_eq!((port_differs(&eighty, 8080), ports_differ(&eighty, &eighty)), (None, None));
         let told = port_differs(&eighty, 9090).unwrap();
         assert!(told.starts_with("the port changes from 8080 to 9090"), "{told}");
@@ -272,7 +272,7 @@ mod tests {
     #[test]
     fn somebody_else_who_writes_the_selector_is_named() {
         let by = |manager: &str, fields: Value| {
-            let mut service = service(json!({}), None);
+            let mut service = service(&json!({}), None);
             let entry = json!({"manager": manager, "fieldsType": "FieldsV1", "fieldsV1": fields});
             service.metadata.managed_fields = Some(vec![serde_json::from_value(entry).unwrap()]);
             let version = service_version(&service);

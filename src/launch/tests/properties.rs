@@ -82,7 +82,7 @@ pub(super) fn agent() -> impl Strategy<Value = Sim> {
 pub(super) fn happen(sim: &mut Sim, happening: &Happening) {
     match happening {
         Happening::Drift(share) if sim.seen.by_pods.is_some() => {
-            sim.rescale(share % REVISIONS.len() as i32, share / 10)
+            sim.rescale(share % 4, share / 10);
         }
         Happening::RouteLost if sim.seen.by_pods.is_some() => sim.obstruct(Some("a pod is in the way")),
         Happening::GatewayPending if sim.seen.by_pods.is_some() => sim.obstruct(None),
