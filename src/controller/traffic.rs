@@ -338,7 +338,8 @@ async fn write_service(
     if let Some(canary) = step.wanted.service.as_ref().filter(moves) {
         may_rise(ctx, agent, step, (canary, 100), traffic::decision(&written).as_ref()).await?;
     }
-    if let Some(split) = split.filter(|split| live.and_then(traffic::split_of).as_ref() != Some(*split)) {
+    let shared = live.and_then(traffic::split_of);
+    if let Some(split) = split.filter(|split| !shared.is_some_and(|shared| split.is_within(&shared))) {
         may_split(ctx, &key, split).await?;
         may_rise(ctx, agent, step, (&split.canary, split.weight), traffic::decision(&written).as_ref()).await?;
     }

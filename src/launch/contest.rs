@@ -8,7 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::step::Notes;
 use super::time::{after, human};
 use super::wanted::{read_back, service_moved};
-use super::{Observation, Route};
+use super::{Observation, Route, by_pods};
 use crate::api::{Contest, Launch, SharedRoute, clip};
 
 /// So often a share is written anew before the launch gives way.
@@ -25,8 +25,8 @@ const MOST: i32 = 100;
 pub(super) fn notice(launch: &mut Launch, seen: &Observation, now: Timestamp, notes: &mut Notes) {
     let (true, false) = (matches!(seen.route, Route::Seen { .. }), service_moved(launch, seen)) else { return };
     let (before, generation) = (launch.shared.take(), seen.route_version.generation);
-    if launch.weight == 0 {
-        return;
+    if launch.weight == 0 || seen.by_pods.is_some() && by_pods::hindered(launch, seen) {
+        return; // the Service does not share, or is about to stop: that is our own write
     }
     launch.shared = Some(SharedRoute { weight: launch.weight, generation, read_back: read_back(launch, seen) });
     let before = before.filter(|before| before.weight == launch.weight);

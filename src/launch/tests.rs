@@ -247,7 +247,9 @@ impl Sim {
             }
         }
         if self.seen.by_pods.is_some() {
-            self.split = PodSplit::of(wanted);
+            let split = PodSplit::of(wanted);
+            self.seen.route_version.generation += i64::from(split != self.split);
+            self.split = split;
             self.rescaled = false;
             self.seen.decision.clone_from(&wanted.decision);
             self.look();

@@ -37,6 +37,11 @@ impl PodSplit {
         }
     }
 
+    /// The same revisions, and no larger share.
+    pub fn is_within(&self, other: &Self) -> bool {
+        (&self.stable, &self.canary) == (&other.stable, &other.canary) && self.weight <= other.weight
+    }
+
     fn parse(text: &str) -> Option<Self> {
         let mut words = text.split(' ').map(str::to_owned);
         let (stable, canary, weight) = (words.next()?, words.next()?, words.next()?.parse().ok()?);

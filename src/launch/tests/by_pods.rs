@@ -218,6 +218,13 @@ fn a_pod_of_a_third_revision_ends_the_share_until_it_is_gone() {
     }
     sim.obstruct(None);
     sim.until(10, "shared", |sim| sim.serves() == "ochre+teal");
+    for _ in 0..4 {
+        sim.obstruct(Some("pod lime-1 is of neither revision"));
+        assert!(sim.checked_tick().wanted.falling);
+        sim.obstruct(None);
+        sim.until(10, "shared again", |sim| sim.serves() == "ochre+teal");
+    }
+    assert!(sim.events.iter().all(|event| event.reason != "RouteChanged"), "our own writes are nobody's contest");
     sim.obstruct(Some("pod lime-1 is of neither revision"));
     assert!(sim.checked_tick().wanted.falling);
     assert_eq!((sim.serves().as_str(), sim.launch().phase), (OCHRE, Phase::Progressing));
