@@ -8,14 +8,17 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::world::{Cache, INSTANT, Late, NOW, Refused, Spec, TICK, World, Write, older, older_state, past};
+use super::world::{
+    Cache, INSTANT, Late, NOW, Refused, ServiceObject, Spec, TICK, World, Write, older, older_state, past,
+};
 use crate::api::{Phase, State};
 use crate::controller::elector::Elector;
 use crate::launch::promises::{self, Broken, Decided};
 use crate::launch::{
     CheckName, Decision, Freeze, Measured, Observation, People, Pods, Route, RouteVersion, Shares, Step,
-    WantedRevision, step,
+    WantedRevision, launchable, step,
 };
+use crate::traffic::PodSplit;
 
 const LEASE: Duration = Duration::from_secs(15);
 const RENEW_WITHIN: Duration = Duration::from_secs(10);
@@ -156,15 +159,22 @@ impl World {
             };
             (revision.clone(), all)
         });
+        let asked = WantedRevision::Known(self.spec.wanted.to_owned());
+        let (route, by_pods, wanted) = if self.rules.by_pods {
+            let (route, by_pods) = self.service_as_seen(service, deployments);
+            (route, Some(by_pods), launchable(&asked, &self.plan(), state, self.spec.replicas, None))
+        } else {
+            (self.route_as_seen(route), None, asked)
+        };
         Observation {
             agent: "agent".to_owned(),
-            wanted: WantedRevision::Known(self.spec.wanted.to_owned()),
+            wanted,
             replicas: self.spec.replicas,
             paused: self.spec.paused,
             history_limit: 5,
             pods: pods.collect(),
-            route: self.route_as_seen(route),
-            by_pods: None,
+            route,
+            by_pods,
             service: service.revision.clone(),
             decision: written.into_iter().flatten().max_by_key(|decision| (about(decision), decision.at)),
             hostname_taken: None,
@@ -337,16 +347,24 @@ impl World {
         let launching = step.state.launch.as_ref().is_some_and(|launch| launch.phase != Phase::Complete);
         let cached = cache.map_or(&self.service, |cache| &cache.2);
         let marked = !self.needs_mark(step, self.service.decision.as_ref());
-        let right = self.service.revision == step.wanted.service && marked;
-        if (!launching && cached.revision == step.wanted.service) || right {
+        let split = pass.decided.0.by_pods.as_ref().and_then(|_| PodSplit::of(&step.wanted));
+        let same = |service: &ServiceObject| service.revision == step.wanted.service && service.split == split;
+        if (!launching && same(cached)) || same(&self.service) && marked {
             return Ok(None);
+        }
+        let shared = self.service.split.as_ref();
+        if let Some(split) = split.as_ref().filter(|split| !shared.is_some_and(|shared| split.is_within(shared))) {
+            if self.rules.may_split && !self.fits(split) {
+                return Err(Refused);
+            }
+            self.may_rise(pass, self.service.decision.as_ref())?;
         }
         let stable = step.state.stable.as_ref().map(|stable| &stable.revision);
         if step.wanted.service.is_some() && step.wanted.service.as_ref() != stable {
             self.may_rise(pass, self.service.decision.as_ref())?;
         }
         let (decision, takes_back) = self.mark(step);
-        Ok(Some(Write::Service { revision: step.wanted.service.clone(), decision, takes_back }))
+        Ok(Some(Write::Service { revision: step.wanted.service.clone(), split, decision, takes_back }))
     }
 
     /// `traffic::may_rise`.

@@ -57,6 +57,19 @@ fn without_a_gateway() {
     holds("no gateway", Rules { gateway: false, verdicts: 1, edits: 1, ..Rules::CALM });
 }
 
+/// An agent whose pods make the shares.
+const BY_PODS: Rules = Rules { gateway: false, by_pods: true, ..Rules::CALM };
+
+#[test]
+fn by_pods_and_one_edit() {
+    holds("by pods, one edit", Rules { edits: 1, verdicts: 1, ..BY_PODS });
+}
+
+#[test]
+fn by_pods_and_one_fault_with_two_operators() {
+    holds("by pods, one fault", Rules { faults: 1, standby: true, ..BY_PODS });
+}
+
 #[test]
 fn a_first_deployment() {
     holds("first deployment", Rules { stable: false, verdicts: 1, edits: 1, ..Rules::CALM });

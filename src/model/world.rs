@@ -9,12 +9,16 @@ use std::time::{Duration, Instant};
 use k8s_openapi::jiff::Timestamp;
 
 use super::operator::{Operator, Pass};
-use crate::api::{DeadlineOutcome, OnFail, Phase, StableRevision, State, TrustedRevision, Verdict, standard_metrics};
+use crate::api::{
+    DeadlineOutcome, OnFail, Phase, Sharing, StableRevision, State, TrustedRevision, Verdict, standard_metrics,
+};
 use crate::controller::elector::{Act, LeaseView};
 use crate::launch::promises::{self, Broken, Rise, share_of};
 use crate::launch::{
-    Bounds, Compare, Decision, Gate, GateCheck, Plan, Programmed, Question, Route, Shares, Stage, Trigger, TriggerCheck,
+    Bounds, ByPods, Compare, Decision, Gate, GateCheck, Plan, Programmed, Question, Route, Shares, Stage, Trigger,
+    TriggerCheck,
 };
+use crate::traffic::PodSplit;
 
 /// It is always now; everything else grows older.
 pub(super) static NOW: LazyLock<Timestamp> = LazyLock::new(|| Timestamp::from_second(1_000_000).unwrap());
@@ -37,6 +41,10 @@ pub(super) const MAUVE: &str = "mauve";
 pub(super) struct Rules {
     /// The agent has a gateway.
     pub(super) gateway: bool,
+    /// Without a gateway: pods make the shares.
+    pub(super) by_pods: bool,
+    /// Before a Service selects the pods of both revisions, their numbers are read afresh.
+    pub(super) may_split: bool,
     /// Something is stable already.
     pub(super) stable: bool,
     /// Crashes, standstills, lost answers, late writes, old caches, dying pods, foreign edits.
@@ -69,6 +77,8 @@ impl Rules {
     /// Everything as it is built, and nothing happens.
     pub(super) const CALM: Self = Self {
         gateway: true,
+        by_pods: false,
+        may_split: true,
         stable: true,
         faults: 0,
         edits: 0,
@@ -107,6 +117,8 @@ pub(super) struct RouteObject {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct ServiceObject {
     pub(super) revision: Option<String>,
+    /// It selects the pods of this revision and of another one.
+    pub(super) split: Option<PodSplit>,
     pub(super) decision: Option<Decision>,
     pub(super) epoch: i64,
 }
@@ -140,6 +152,7 @@ pub(super) enum Write {
     },
     Service {
         revision: Option<String>,
+        split: Option<PodSplit>,
         decision: Option<Decision>,
         takes_back: Option<String>,
     },
@@ -276,7 +289,7 @@ impl World {
     }
 
     pub(super) fn plan(&self) -> Arc<Plan> {
-        plan(self.rules.gateway, self.spec.edited_plan)
+        plan(self.rules.gateway, self.rules.by_pods, self.spec.edited_plan)
     }
 
     // ---- what may happen
@@ -573,9 +586,51 @@ impl World {
             return Ok(Err(Refused));
         }
         self.promises_of_a_write(write, late, deposed)?;
+        let before = self.share_of_pods();
         self.apply(write, epoch);
         self.changed(write);
+        let (after, allowed) = (self.share_of_pods(), self.state.launch.as_ref().map_or(0, |launch| launch.weight));
+        if after > before.max(allowed) && !late {
+            let why = format!("pods make {after}% after {write:?}, and the status says {allowed}%");
+            return Err(Broken { promise: "WeightBound", why }); // one that was on its way is undone in the next pass
+        }
         Ok(Ok(()))
+    }
+
+    /// What selector and sizes make of the canary's share.
+    fn share_of_pods(&self) -> i32 {
+        let size = |revision: &str| self.deployments.get(revision).map_or(0, |pods| pods.size);
+        self.service.split.as_ref().map_or(0, |split| split.share(size))
+    }
+
+    /// The Service of an agent whose pods make the shares, as the core sees it; and what is in its way.
+    pub(super) fn service_as_seen(
+        &self,
+        service: &ServiceObject,
+        pods: &BTreeMap<String, Deployment>,
+    ) -> (Route, ByPods) {
+        let size = |revision: &str| pods.get(revision).map_or(0, |pods| pods.size);
+        let shares = service.split.as_ref().map_or(Shares::AtRest, |split| Shares::Split {
+            stable: split.stable.clone(),
+            canary: split.canary.clone(),
+            weight: split.weight.max(split.share(size)),
+        });
+        let launch = self.state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
+        let known = |revision: &String| {
+            launch.is_some_and(|launch| launch.revision == *revision || launch.stable.as_ref() == Some(revision))
+        };
+        let mut others = pods.iter().filter(|(revision, pods)| !known(revision) && pods.size.max(pods.ready) > 0);
+        let obstacle = others.next().map(|(revision, _)| format!("a pod of {revision} is there"));
+        (Route::Seen { shares, programmed: Programmed::Yes }, ByPods { obstacle })
+    }
+
+    /// `PodSplit::fits`.
+    pub(super) fn fits(&self, split: &PodSplit) -> bool {
+        let size = |revision: &str| self.deployments.get(revision).map_or(0, |pods| pods.size);
+        let known = |revision: &String| *revision == split.stable || *revision == split.canary;
+        let others = self.deployments.iter().filter(|(revision, _)| !known(revision));
+        let alone = others.map(|(_, pods)| pods.size).all(|size| size == 0);
+        size(&split.stable) > 0 && split.share(size) <= split.weight && alone
     }
 
     fn epoch_of(&self, write: &Write) -> i64 {
@@ -599,9 +654,9 @@ impl World {
                 self.taken_back.extend(takes_back.map(|launch| (object(write).0, launch)));
                 self.route = Some(RouteObject { shares, programmed: false, decision, epoch });
             }
-            Write::Service { revision, decision, takes_back } => {
+            Write::Service { revision, split, decision, takes_back } => {
                 self.taken_back.extend(takes_back.map(|launch| (object(write).0, launch)));
-                self.service = ServiceObject { revision, decision, epoch };
+                self.service = ServiceObject { revision, split, decision, epoch };
             }
             Write::Size { revision, size, .. } => {
                 let pods = self.deployments.entry(revision).or_default();
@@ -628,7 +683,12 @@ impl World {
     }
 
     fn share(&self, revision: &str) -> i32 {
-        share_of(revision, &self.route_as_seen(self.route.as_ref()), self.service.revision.as_deref())
+        let route = if self.rules.by_pods {
+            self.service_as_seen(&self.service, &self.deployments).0
+        } else {
+            self.route_as_seen(self.route.as_ref())
+        };
+        share_of(revision, &route, self.service.revision.as_deref())
     }
 
     // ---- what no write may do
@@ -639,6 +699,11 @@ impl World {
             Write::Route { shares: Shares::Split { canary, weight, .. }, .. } if *weight > self.share(canary) => {
                 let written = self.route.as_ref().and_then(|route| route.decision.as_ref());
                 self.rises(write, (canary, *weight), written, late)
+            }
+            Write::Service { split: Some(split), .. }
+                if !self.service.split.as_ref().is_some_and(|shared| split.is_within(shared)) =>
+            {
+                self.rises(write, (&split.canary, split.weight), self.service.decision.as_ref(), late)
             }
             Write::Service { revision: Some(revision), takes_back: None, .. }
                 if self.service.revision.as_ref() != Some(revision)
@@ -786,7 +851,7 @@ impl World {
                 self.spec.wanted, self.state
             ));
         }
-        if self.service.revision.as_deref() != stable {
+        if self.service.revision.as_deref() != stable || self.service.split.is_some() {
             return stuck(format!("the Service is with {:?} and stable is {stable:?}", self.service.revision));
         }
         if self.route.as_ref().is_some_and(|route| route.shares != Shares::AtRest) {
@@ -844,15 +909,15 @@ pub(super) fn older_state(state: &mut State) {
 }
 
 /// Two stages with a gate each, a trigger that must last and one that need not; the edited plan has other shares.
-fn plan(gateway: bool, edited: bool) -> Arc<Plan> {
-    static PLANS: LazyLock<[Arc<Plan>; 4]> = LazyLock::new(|| {
-        [(false, false), (false, true), (true, false), (true, true)]
-            .map(|(gateway, edited)| Arc::new(make_plan(gateway, edited)))
+fn plan(gateway: bool, by_pods: bool, edited: bool) -> Arc<Plan> {
+    static PLANS: LazyLock<[[Arc<Plan>; 2]; 3]> = LazyLock::new(|| {
+        [Sharing::None, Sharing::Route, Sharing::Pods]
+            .map(|sharing| [false, true].map(|edited| Arc::new(make_plan(sharing, edited))))
     });
-    PLANS[usize::from(gateway) * 2 + usize::from(edited)].clone()
+    PLANS[if by_pods { 2 } else { usize::from(gateway) }][usize::from(edited)].clone()
 }
 
-fn make_plan(gateway: bool, edited: bool) -> Plan {
+fn make_plan(sharing: Sharing, edited: bool) -> Plan {
     let question = || {
         let bounds = Bounds { low: None, high: None, floor: None };
         let metric = standard_metrics().remove(0);
@@ -869,10 +934,12 @@ fn make_plan(gateway: bool, edited: bool) -> Plan {
     };
     let trigger =
         |name: &str, lasting| Trigger { name: name.to_owned(), check: TriggerCheck::Metric(question()), lasting };
-    let stages = match (gateway, edited) {
-        (false, _) => vec![stage("healthy", 0)],
-        (true, false) => vec![stage("one", 10), stage("two", 50)],
-        (true, true) => vec![stage("careful", 20), stage("half", 60)],
+    let stages = match (sharing, edited) {
+        (Sharing::None, _) => vec![stage("healthy", 0)],
+        (Sharing::Route, false) => vec![stage("one", 10), stage("two", 50)],
+        (Sharing::Route, true) => vec![stage("careful", 20), stage("half", 60)],
+        (Sharing::Pods, false) => vec![stage("third", 34), stage("half", 50)], // of 2 replicas, and of 4
+        (Sharing::Pods, true) => vec![stage("half", 50)],
     };
     Plan {
         hash: format!("plan-{edited}"),

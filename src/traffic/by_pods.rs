@@ -14,7 +14,7 @@ use crate::children;
 use crate::launch::{Pods, Programmed, Route, RouteVersion, Shares, Wanted, share_of_pods};
 
 /// The Service selects the pods of two revisions.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PodSplit {
     /// Hash of the stable revision.
     pub stable: String,

@@ -250,6 +250,24 @@ fn a_dead_stable_is_raised_before_the_canary_loses_the_service() {
 }
 
 #[test]
+fn the_service_is_not_turned_to_a_dead_stable_because_something_is_in_the_way() {
+    let mut sim = Sim::by_pods();
+    sim.want(TEAL);
+    sim.until(30, "shared", |sim| sim.serves() == "ochre+teal");
+    sim.broken.push(OCHRE);
+    sim.settle();
+    sim.obstruct(Some("pod lime-1 is of neither revision"));
+    for _ in 0..5 {
+        sim.checked_tick();
+        assert_eq!(sim.serves(), "ochre+teal", "the canary is all that serves");
+    }
+    sim.broken.clear();
+    sim.settle();
+    sim.checked_tick();
+    assert_eq!(sim.serves(), OCHRE);
+}
+
+#[test]
 fn a_canary_without_ready_pods_gives_up_its_share_and_gets_it_back() {
     let mut sim = Sim::by_pods();
     sim.plan.stages = vec![Stage { min_duration: seconds(1000), ..stage("one", 20) }];
