@@ -5,11 +5,13 @@ use kube::runtime::reflector::ObjectRef;
 
 use super::context::{Context, Key};
 use super::prepare::Prepared;
+use super::reconcile::key;
+use super::{Error, live};
 use crate::api::{AgentDeployment, Launch, Phase, Sharing, State};
 use crate::children::Owner;
-use crate::launch::{self, ByPods, Observation, Programmed, Route, Shares};
+use crate::launch::{self, ByPods, Observation, Programmed, Route, Shares, Step};
 use crate::revision::names::revision_name;
-use crate::traffic::{self, HTTPRoute};
+use crate::traffic::{self, HTTPRoute, PodSplit};
 
 /// What one pass knows of an agent.
 pub(super) struct Known<'a> {
@@ -58,4 +60,28 @@ fn obstacle(ctx: &Context, key: &Key, launch: &Launch) -> Option<String> {
     let pods = ctx.caches.pods.state();
     let here = pods.iter().map(AsRef::as_ref).filter(|pod| pod.metadata.namespace.as_ref() == Some(&key.0));
     ports.or_else(|| traffic::stray(here, &key.1, [stable, &launch.revision]))
+}
+
+/// More pods for the next share start without traffic: a Service that selects them all the same, by a late write of a
+/// stopped leader, would give them a share that nobody decided.
+pub(super) async fn may_grow(
+    ctx: &Context,
+    agent: &AgentDeployment,
+    step: &Step,
+    revision: &str,
+    size: i32,
+) -> Result<(), Error> {
+    let key = key(agent);
+    let climbs = |launch: &&Launch| matches!(launch.phase, Phase::Progressing | Phase::Promoting);
+    let launch = step.state.launch.as_ref().filter(climbs).filter(|launch| launch.revision == revision);
+    let narrow = launch.is_some_and(|launch| launch.weight < 100) && PodSplit::of(&step.wanted).is_none();
+    let now = ctx.caches.deployments.get(&ObjectRef::new(&revision_name(&key.1, revision)).within(&key.0));
+    let grows = now.and_then(|now| now.spec.as_ref()?.replicas).is_some_and(|now| now < size);
+    if agent.spec.sharing() != Sharing::Pods || !narrow || !grows {
+        return Ok(());
+    }
+    match live::service(ctx, &key).await? {
+        Some(service) if traffic::selects_all(&service) => Err(Error::Stale(format!("Service {}", key.1))),
+        _ => Ok(()),
+    }
 }

@@ -19,7 +19,7 @@ use super::context::{Context, Key};
 use super::live::Live;
 use super::prepare::Prepared;
 use super::reconcile::key;
-use super::{Error, adopted, plans, revisions};
+use super::{Error, adopted, by_pods, plans, revisions};
 use crate::api::AgentDeployment;
 use crate::children::{self, Owner};
 use crate::launch::{Observation, Step};
@@ -85,6 +85,7 @@ pub(crate) async fn capacity(
     let Some(owner) = Owner::of(agent) else { return Ok(()) };
     for (hash, size) in &step.wanted.sizes {
         let revision = revisions::stored(ctx, &key, agent, prepared, hash).await?;
+        by_pods::may_grow(ctx, agent, step, hash, *size).await?;
         run(ctx, &key, &owner, &revision, *size).await?;
     }
     Ok(())

@@ -297,6 +297,11 @@ impl World {
             Work::Commit => {
                 (pass.decided.1.state != *pass.before).then(|| Write::Status(Arc::new(pass.decided.1.state.clone())))
             }
+            Work::Size(revision, size)
+                if self.grows_unseen(pass, revision, *size > size_of(revision).unwrap_or(*size)) =>
+            {
+                return Err(Refused);
+            }
             Work::Size(revision, size) => (size_of(revision) != Some(*size)).then(|| Write::Size {
                 revision: revision.clone(),
                 size: *size,
@@ -311,6 +316,15 @@ impl World {
             Work::Route => self.route_request(pass)?,
             Work::Service => self.service_request(pass, operator.cache.as_deref())?,
         })
+    }
+
+    /// `by_pods::may_grow`.
+    fn grows_unseen(&self, pass: &Pass, revision: &str, grows: bool) -> bool {
+        let step = &pass.decided.1;
+        let climbs = |phase: Phase| matches!(phase, Phase::Progressing | Phase::Promoting);
+        let launch = step.state.launch.as_ref().filter(|launch| launch.revision == revision && climbs(launch.phase));
+        let narrow = launch.is_some_and(|launch| launch.weight < 100) && PodSplit::of(&step.wanted).is_none();
+        self.rules.by_pods && self.rules.may_split && grows && narrow && self.service.split.is_some()
     }
 
     /// `traffic::route`.

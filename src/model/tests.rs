@@ -88,6 +88,12 @@ fn deep_everything_once() {
 
 #[test]
 #[ignore = "long: make model"]
+fn deep_by_pods_everything_once() {
+    holds("by pods, everything once", Rules { verdicts: 1, faults: 1, edits: 1, standby: true, ..BY_PODS });
+}
+
+#[test]
+#[ignore = "long: make model"]
 fn deep_two_faults() {
     holds("two faults", Rules { faults: 2, verdicts: 1, standby: true, ..Rules::CALM });
 }
@@ -98,6 +104,12 @@ fn deep_two_faults() {
 fn a_rise_before_its_status_is_found() {
     // reading afresh guards this too, so both are taken away
     finds("WriteWhyFirst", Rules { status_first: false, may_rise: false, ..Rules::CALM });
+}
+
+#[test]
+fn pods_that_grow_under_a_late_share_are_found() {
+    // a late write of the Service, and an edit that makes the canary grow for another share
+    finds("WeightBound", Rules { may_split: false, faults: 1, edits: 1, ..BY_PODS });
 }
 
 #[test]
