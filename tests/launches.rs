@@ -6,6 +6,10 @@
 
 #[path = "launches/adopted.rs"]
 mod adopted;
+#[path = "launches/by_pods.rs"]
+mod by_pods;
+#[path = "launches/bypass.rs"]
+mod bypass;
 #[path = "common/cluster.rs"]
 mod cluster;
 mod common;

@@ -41,6 +41,9 @@ use super::{AgentDeploymentStatus, LaunchSpec, Metrics, rules, schema};
 #[x_kube(validation = rules::one_plan())]
 #[x_kube(validation = rules::only_a_plan_is_tightened())]
 #[x_kube(validation = rules::shares_need_a_gateway())]
+#[x_kube(validation = rules::pods_make_half_at_most())]
+#[x_kube(validation = rules::pods_know_no_requests())]
+#[x_kube(validation = rules::pods_are_the_share())]
 #[x_kube(validation = rules::gates_name_metrics())]
 #[x_kube(validation = rules::triggers_name_metrics())]
 #[x_kube(validation = rules::rates_need_a_floor())]
@@ -212,10 +215,10 @@ pub struct Drain {
     pub deadline: Duration,
 }
 
-/// Who moves the traffic: exactly one of `gateway` and `httpRoute`.
+/// Who moves the traffic: exactly one of `gateway`, `httpRoute` and `replicas`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.gateway) != has(self.httpRoute)").message("set exactly one of gateway (Sluice makes the HTTPRoute) and httpRoute (Sluice shares the traffic of yours), or remove spec.traffic"))]
+#[x_kube(validation = Rule::new("[has(self.gateway), has(self.httpRoute), has(self.replicas)].exists_one(given, given)").message("set exactly one of gateway (Sluice makes the HTTPRoute), httpRoute (Sluice shares the traffic of yours) and replicas (the pods make the shares), or remove spec.traffic"))]
 pub struct Traffic {
     /// A Gateway API gateway: Sluice renders an HTTPRoute of the agent's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -225,6 +228,27 @@ pub struct Traffic {
     /// together get the same share; at rest the rule is again what you wrote. Sluice never creates or deletes the route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http_route: Option<RouteRef>,
+    /// No gateway: callers use the agent's Service inside the cluster (`replicas: {}`), and in a stage it selects the pods of
+    /// both revisions. The canary gets its share by the number of its pods, so a stage's `traffic` is one that pods allow: 4
+    /// replicas allow 20, 34, 43 and 50. Another one holds the launch before anything moves, and the condition names those that
+    /// are possible. A share counts new connections: a caller that keeps its connection stays on its pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<ByReplicas>,
+}
+
+/// The pods make the shares; there is nothing to set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ByReplicas {}
+
+/// How shares of the traffic are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// Not at all: the agent's Service moves in one write.
+    None,
+    /// By the weights of an HTTPRoute.
+    Route,
+    /// By the number of pods.
+    Pods,
 }
 
 /// Names an HTTPRoute.
@@ -236,6 +260,15 @@ pub struct RouteRef {
 }
 
 impl AgentDeploymentSpec {
+    /// How shares of the agent's traffic are made.
+    pub fn sharing(&self) -> Sharing {
+        match &self.traffic {
+            None => Sharing::None,
+            Some(traffic) if traffic.replicas.is_some() => Sharing::Pods,
+            Some(_) => Sharing::Route,
+        }
+    }
+
     /// The gateway that Sluice renders a route for.
     pub fn gateway(&self) -> Option<&Gateway> {
         self.traffic.as_ref().and_then(|traffic| traffic.gateway.as_ref())

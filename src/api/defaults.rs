@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{
     Across, Count, Deadline, DeadlineOutcome, Gate, Gauge, HealthGate, HealthTrigger, LaunchPlanSpec, Mean,
-    MetricDefinition, PodCondition, Quantile, Ratio, Series, Stage, Trigger,
+    MetricDefinition, PodCondition, Quantile, Ratio, Series, Sharing, Stage, Trigger,
 };
 
 /// A stage may last so long when nothing else is said.
@@ -23,9 +23,14 @@ pub const DEFAULT_HISTORY: i32 = 5;
 /// The built-in plan soaks for so long.
 pub const BASIC_SOAK: Duration = Duration::from_mins(10);
 
-/// The built-in plan `basic`: 5 → 25 → 50 → 100 behind a gateway, 0 → healthy → 100 without one, with health triggers.
-pub fn basic_plan(gateway: bool) -> LaunchPlanSpec {
-    let shares: &[i32] = if gateway { &[5, 25, 50, 100] } else { &[0] };
+/// The built-in plan `basic`: 5 → 25 → 50 → 100 behind a gateway, 0 → healthy → 100 without one, 0 → 50 → 100 by pods (the
+/// only share that every number of replicas allows), with health triggers.
+pub fn basic_plan(sharing: Sharing) -> LaunchPlanSpec {
+    let shares: &[i32] = match sharing {
+        Sharing::None => &[0],
+        Sharing::Route => &[5, 25, 50, 100],
+        Sharing::Pods => &[0, 50],
+    };
     LaunchPlanSpec {
         stage_defaults: None,
         stages: Some(shares.iter().map(|share| basic_stage(*share)).collect()),

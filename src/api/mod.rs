@@ -59,6 +59,8 @@ pub mod annotations {
     pub const DECIDED_AT: &str = "sluice.dev/decided-at";
     /// Epoch of the leader that wrote it.
     pub const EPOCH: &str = "sluice.dev/epoch";
+    /// On the agent's Service while it selects two revisions' pods: the stable one, the canary, and the canary's share in percent.
+    pub const SPLIT: &str = "sluice.dev/split";
     /// On a user's route: the backends, as they were written, of the rules that are shared now.
     pub const ORIGINAL: &str = "sluice.dev/original";
 }

@@ -56,6 +56,13 @@ macro_rules! never_left {
     };
 }
 
+/// Stages are written, and pods make their shares.
+macro_rules! by_pods {
+    () => {
+        "(has(self.traffic) && has(self.traffic.replicas) && has(self.launch) && has(self.launch.stages))"
+    };
+}
+
 fn expression(text: &str) -> Message {
     Message::Expression(text.to_owned())
 }
@@ -147,9 +154,37 @@ pub(super) fn shares_need_a_gateway() -> Rule {
     )
     .message(expression(concat!(
         "self.launch.stages.map(s, s.traffic != 0",
-        r#", 'stage "%s" asks for %d %% of the traffic: without spec.traffic the Service of the agent moves in one write after the last stage; add spec.traffic.gateway or spec.traffic.httpRoute, or set 0'"#,
+        r#", 'stage "%s" asks for %d %% of the traffic: without spec.traffic the Service of the agent moves in one write after the last stage; add spec.traffic.gateway, spec.traffic.httpRoute or spec.traffic.replicas, or set 0'"#,
         ".format([s.name, s.traffic]))[0]",
     )))
+    .field_path(".launch")
+}
+
+/// With more pods than all the traffic needs, a canary would be no canary.
+pub(super) fn pods_make_half_at_most() -> Rule {
+    Rule::new(concat!("!", by_pods!(), " || self.launch.stages.all(s, s.traffic <= 50)"))
+        .message(expression(concat!(
+            "self.launch.stages.map(s, s.traffic > 50",
+            r#", 'stage "%s" asks for %d %% of the traffic: with spec.traffic.replicas a share is 50 at most, and the promotion gives the rest; lower it, or use spec.traffic.gateway'"#,
+            ".format([s.name, s.traffic]))[0]",
+        )))
+        .field_path(".launch")
+}
+
+/// A Service sees connections, and no headers.
+pub(super) fn pods_know_no_requests() -> Rule {
+    Rule::new(concat!("!", by_pods!(), " || !self.launch.stages.exists(s, has(s.match))"))
+        .message("with spec.traffic.replicas nobody looks at requests: remove match, or use spec.traffic.gateway")
+        .field_path(".launch")
+}
+
+/// The canary's pods are its share.
+pub(super) fn pods_are_the_share() -> Rule {
+    Rule::new(
+        "!has(self.traffic) || !has(self.traffic.replicas) || !has(self.launch) || !has(self.launch.canary) \
+         || !has(self.launch.canary.minReplicas) || self.launch.canary.minReplicas == 1",
+    )
+    .message("with spec.traffic.replicas the canary's pods are its share: remove canary.minReplicas, or use spec.traffic.gateway")
     .field_path(".launch")
 }
 

@@ -5,6 +5,7 @@
 
 mod adopted;
 mod begin;
+mod by_pods;
 mod caches;
 mod calls;
 mod commit;

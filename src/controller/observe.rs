@@ -10,8 +10,8 @@ use kube::ResourceExt;
 use super::context::{Context, Key};
 use super::live::Live;
 use super::prepare::Prepared;
-use super::{Error, people};
-use crate::api::{AgentDeployment, DEFAULT_HISTORY, Launch, Phase, State, span};
+use super::{Error, by_pods, people};
+use crate::api::{AgentDeployment, DEFAULT_HISTORY, Launch, Phase, Sharing, State, span};
 use crate::children::Owner;
 use crate::launch::{CheckName, Decision, Freeze, GateCheck, Observation, Plan, Pods, Question, Route, TriggerCheck};
 use crate::signals::Watch;
@@ -49,6 +49,7 @@ pub(crate) async fn observe(
         history_limit: usize::try_from(spec.revision_history_limit.unwrap_or(DEFAULT_HISTORY)).unwrap_or(1),
         pods: pods(ctx, key),
         route: shares(ctx, key, agent, route),
+        by_pods: None,
         route_version: route.map(traffic::version).unwrap_or_default(),
         service: service.and_then(children::selected_revision),
         hostname_taken: hostname_taken(ctx, agent, route),
@@ -58,6 +59,7 @@ pub(crate) async fn observe(
         people: people::observe(ctx, key, agent, state).await,
         runs: None,
     };
+    by_pods::observe(ctx, key, &by_pods::Known { agent, prepared, state, service, route }, &mut seen);
     ask(ctx, key, agent, prepared, state, &seen); // the answers below are judged by the pods that are ready now
     seen.measured = ctx.sampler.latest(key);
     seen.runs = ctx.sampler.runs(key);
@@ -99,7 +101,7 @@ fn refused(deployment: &Deployment) -> Option<String> {
 
 /// Who gets the traffic. A route that is still there counts even when the spec no longer asks for one.
 fn shares(ctx: &Context, key: &Key, agent: &AgentDeployment, route: Option<&HTTPRoute>) -> Route {
-    let asked = agent.spec.traffic.is_some();
+    let asked = agent.spec.sharing() == Sharing::Route;
     match route {
         Some(route) if agent.spec.adopted_route().is_some() => traffic::read_adopted(route, &key.1),
         Some(route) => traffic::read(route, &key.1),

@@ -19,7 +19,7 @@ use super::context::{Context, Key};
 use super::live::Live;
 use super::prepare::Prepared;
 use super::reconcile::key;
-use super::{Error, adopted, plans, revisions};
+use super::{Error, adopted, by_pods, plans, revisions};
 use crate::api::{AgentDeployment, Phase, annotations};
 use crate::children::{self, Owner};
 use crate::launch::{Observation, Step};
@@ -87,6 +87,7 @@ pub(crate) async fn capacity(
     let running = step.state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
     for (hash, size) in &step.wanted.sizes {
         let revision = revisions::stored(ctx, &key, agent, prepared, hash).await?;
+        by_pods::may_grow(ctx, agent, step, hash, *size).await?;
         let launch = running.filter(|launch| launch.revision == *hash).map(|launch| launch.id.as_str());
         run(ctx, &key, &owner, &revision, *size, launch).await?;
     }

@@ -8,8 +8,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
@@ -20,12 +21,12 @@ use super::perform::{FIELD_MANAGER, same_service};
 use super::prepare::Prepared;
 use super::reconcile::key;
 use super::{Error, adopted, endpoints, guard, revisions};
-use crate::api::{AgentDeployment, Phase, State};
+use crate::api::{AGENT_LABEL, AgentDeployment, Phase, State, annotations};
 use crate::children::{self, Owner};
 use crate::launch::promises::Rise;
 use crate::launch::{Decision, Observation, Route, Shares, Step};
 use crate::revision::Revision;
-use crate::traffic::{self, HTTPRoute, Mark};
+use crate::traffic::{self, HTTPRoute, Mark, PodSplit};
 
 /// A write that takes traffic away loses so many races in one pass: somebody writes the same object all the time.
 pub(super) const RACES: u32 = 5;
@@ -44,7 +45,7 @@ pub(crate) async fn traffic(
         Some(name) => adopted(ctx, agent, &owner, name, seen, step).await,
         None => route(ctx, agent, &owner, seen, step, live).await,
     };
-    let on_service = service(ctx, agent, &owner, prepared, step, live).await;
+    let on_service = service(ctx, agent, &owner, prepared, seen, step, live).await;
     on_route.and(on_service)
 }
 
@@ -264,18 +265,23 @@ async fn service(
     agent: &AgentDeployment,
     owner: &Owner,
     prepared: &Prepared,
+    seen: &Observation,
     step: &Step,
     live: &Live,
 ) -> Result<(), Error> {
     let key = key(agent);
+    let split = seen.by_pods.as_ref().and_then(|_| PodSplit::of(&step.wanted));
     let launching = step.state.launch.as_ref().is_some_and(|launch| launch.phase != Phase::Complete);
     let revision = match step.wanted.service.as_deref() {
         Some(hash) => revisions::stored(ctx, &key, agent, prepared, hash).await.map(Some),
         None => Ok(None),
     };
+    let same_split = |live: &Service| traffic::split_of(live) == split;
     let right = |live: &Service| match &revision {
-        Ok(revision) => same_service(live, &children::agent_service(owner, revision.as_deref(), [].into())),
-        Err(_) => children::selected_revision(live) == step.wanted.service,
+        Ok(revision) => {
+            same_service(live, &built(owner, revision.as_deref(), split.as_ref(), [].into())) && same_split(live)
+        }
+        Err(_) => split.is_some() && same_split(live) || children::selected_revision(live) == step.wanted.service,
     };
     let unmarked = |live: &Service| lacks_mark(&step.state, live.annotations(), ctx.calls.leadership.epoch());
     let mut found = match &live.service {
@@ -284,17 +290,18 @@ async fn service(
         _ => live::service(ctx, &key).await?, // no version guards a Service that is made: that it is absent is read last
     };
     for _ in 0..RACES {
-        let falls = |live: &Service| step.wanted.falling && children::selected_revision(live).is_some();
+        let serves = |live: &Service| children::selected_revision(live).is_some() || traffic::selects_all(live);
+        let falls = |live: &Service| step.wanted.falling && serves(live);
         if found.as_ref().is_some_and(|live| !owner.controls(live) && !falls(live)) {
             return Err(Error::Taken(format!("Service {}", key.1))); // even one that is right: no watch tells when it changes
         }
         if found.as_ref().is_some_and(|live| right(live) && !unmarked(live)) {
             return Ok(());
         }
-        if found.is_none() && revision.is_err() {
+        if revision.is_err() && (found.is_none() || split.is_some()) {
             break;
         }
-        match write_service(ctx, agent, owner, step, found.as_ref(), &revision).await {
+        match write_service(ctx, agent, owner, step, found.as_ref(), &revision, split.as_ref()).await {
             Err(error) if step.wanted.falling && error.reason() == "Conflict" => {
                 found = live::service(ctx, &key).await?;
             }
@@ -304,7 +311,27 @@ async fn service(
     Err(revision.err().unwrap_or_else(|| Error::Stale(format!("Service {}", key.1))))
 }
 
-/// Writes the agent's Service: it selects the stable revision, and moves when the canary has all the traffic.
+/// The agent's Service as it should be.
+fn built(
+    owner: &Owner,
+    revision: Option<&Revision>,
+    split: Option<&PodSplit>,
+    marks: BTreeMap<String, String>,
+) -> Service {
+    let service = children::agent_service(owner, revision, marks);
+    split.map_or(service.clone(), |split| traffic::splitting(service, &owner.name, split))
+}
+
+/// Pods make a share only as long as nobody changes their number: it is read afresh before the Service selects them.
+async fn may_split(ctx: &Context, key: &Key, split: &PodSplit) -> Result<(), Error> {
+    let api = Api::<Deployment>::namespaced(ctx.client.clone(), &key.0);
+    let mine = ListParams::default().labels(&format!("{AGENT_LABEL}={}", key.1));
+    let all = ctx.calls.read("Deployment", &key.1, api.list(&mine)).await?;
+    if split.fits(&all.items) { Ok(()) } else { Err(Error::Stale(format!("Deployments of {}", key.1))) }
+}
+
+/// Writes the agent's Service: it selects the stable revision, both while pods make a share, and moves when the canary has all
+/// the traffic.
 async fn write_service(
     ctx: &Context,
     agent: &AgentDeployment,
@@ -312,6 +339,7 @@ async fn write_service(
     step: &Step,
     live: Option<&Service>,
     revision: &Result<Option<Arc<Revision>>, Error>,
+    split: Option<&PodSplit>,
 ) -> Result<(), Error> {
     let key = key(agent);
     let name = key.1.as_str();
@@ -323,17 +351,23 @@ async fn write_service(
     if let Some(canary) = step.wanted.service.as_ref().filter(moves) {
         may_rise(ctx, agent, step, (canary, 100), traffic::decision(&written).as_ref()).await?;
     }
+    let shared = live.and_then(traffic::split_of);
+    if let Some(split) = split.filter(|split| !shared.is_some_and(|shared| split.is_within(&shared))) {
+        may_split(ctx, &key, split).await?;
+        may_rise(ctx, agent, step, (&split.canary, split.weight), traffic::decision(&written).as_ref()).await?;
+    }
     let version = live.and_then(|live| live.metadata.resource_version.clone());
     let marks = mark(ctx, step).annotations();
     let api = Api::<Service>::namespaced(ctx.client.clone(), &key.0);
     let (params, patch) = if let Ok(revision) = revision {
-        let mut service = children::agent_service(owner, revision.as_deref(), marks);
+        let mut service = built(owner, revision.as_deref(), split, marks);
         service.metadata.resource_version = version;
         (PatchParams::apply(FIELD_MANAGER).force(), Patch::Apply(json!(service)))
     } else {
         // Stable's stored contents cannot be read: its pods are there all the same, and the Service is turned to them.
         let selector = children::selector(name, step.wanted.service.as_deref());
-        let metadata = json!({"annotations": marks, "resourceVersion": version});
+        let mut metadata = json!({"annotations": marks, "resourceVersion": version});
+        metadata["annotations"][annotations::SPLIT] = serde_json::Value::Null;
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         (params, Patch::Merge(json!({"metadata": metadata, "spec": {"selector": selector}})))
     };

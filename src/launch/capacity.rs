@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Observation, Plan, Stage};
+use super::{Observation, Plan, Stage, by_pods};
 use crate::api::{Launch, Phase, State};
 
 /// Pods for a share of the traffic: the share of all pods rounded up, and one pod at least.
@@ -15,7 +15,10 @@ pub(super) fn canary_size(replicas: i32, weight: i32) -> i32 {
 }
 
 /// Pods that the canary needs in a stage: for its share, and as many as the plan wants at least.
-pub(super) fn of_stage(stage: &Stage, plan: &Plan, seen: &Observation) -> i32 {
+pub(super) fn of_stage(launch: &Launch, stage: &Stage, plan: &Plan, seen: &Observation) -> i32 {
+    if seen.by_pods.is_some() {
+        return by_pods::needed(launch, stage.weight, seen);
+    }
     at_least(canary_size(seen.replicas, stage.weight), plan, seen)
 }
 
@@ -28,6 +31,9 @@ fn at_least(size: i32, plan: &Plan, seen: &Observation) -> i32 {
 pub(super) fn of_canary(launch: &Launch, plan: &Plan, seen: &Observation) -> i32 {
     let staged =
         usize::try_from(launch.stage).ok().and_then(|index| plan.stages.get(index)).map_or(0, |stage| stage.weight);
+    if seen.by_pods.is_some() && launch.stable.is_some() {
+        return by_pods::of_canary(launch, staged, seen);
+    }
     match launch.phase {
         Phase::Progressing => at_least(canary_size(seen.replicas, staged.max(launch.weight)), plan, seen),
         Phase::Promoting | Phase::Soaking => seen.replicas,
@@ -51,7 +57,8 @@ pub(super) fn sizes(state: &State, plan: &Plan, seen: &Observation) -> BTreeMap<
     }
     if let Some(launch) = running {
         sizes.insert(launch.revision.clone(), of_canary(launch, plan, seen));
-        let before = launch.stable.iter().map(|stable| (stable.clone(), seen.replicas.max(launch.stable_size)));
+        let size = seen.replicas.max(launch.stable_size).max(by_pods::of_stable(launch, seen));
+        let before = launch.stable.iter().map(|stable| (stable.clone(), size));
         sizes.extend(before);
     }
     sizes

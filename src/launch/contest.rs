@@ -8,7 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::step::Notes;
 use super::time::{after, human};
 use super::wanted::{read_back, service_moved};
-use super::{Observation, Route};
+use super::{Observation, Route, by_pods};
 use crate::api::{Contest, Launch, SharedRoute, clip};
 
 /// So often a share is written anew before the launch gives way.
@@ -25,8 +25,8 @@ const MOST: i32 = 100;
 pub(super) fn notice(launch: &mut Launch, seen: &Observation, now: Timestamp, notes: &mut Notes) {
     let (true, false) = (matches!(seen.route, Route::Seen { .. }), service_moved(launch, seen)) else { return };
     let (before, generation) = (launch.shared.take(), seen.route_version.generation);
-    if launch.weight == 0 {
-        return;
+    if launch.weight == 0 || seen.by_pods.is_some() && by_pods::hindered(launch, seen) {
+        return; // the Service does not share, or is about to stop: that is our own write
     }
     launch.shared = Some(SharedRoute { weight: launch.weight, generation, read_back: read_back(launch, seen) });
     let before = before.filter(|before| before.weight == launch.weight);
@@ -55,14 +55,15 @@ fn be_calm(launch: &mut Launch, was_there: bool, now: Timestamp, notes: &mut Not
 fn overwritten(launch: &mut Launch, seen: &Observation, now: Timestamp, notes: &mut Notes) {
     let times = launch.contest.as_ref().map_or(0, |contest| contest.times).saturating_add(1).min(MOST);
     let by = seen.route_version.rules_by.clone().unwrap_or_else(|| "somebody".to_owned());
-    notes.warn("RouteChanged", format!("{}: {by} wrote the HTTPRoute; the stage's windows begin anew", launch.id));
+    let what = if seen.by_pods.is_some() { "agent's Service" } else { "HTTPRoute" };
+    notes.warn("RouteChanged", format!("{}: {by} wrote the {what}; the stage's windows begin anew", launch.id));
     launch.contest = Some(Contest { times, at: now, by: clip(&by, 128) });
     if times >= PATIENCE {
         launch.weight = 0;
         launch.shared = None;
         launch.began_at = None;
         launch.verdicts.clear();
-        notes.warn("RouteContested", contested(launch).unwrap_or_default());
+        notes.warn("RouteContested", contested(launch, seen).unwrap_or_default());
     }
 }
 
@@ -73,21 +74,25 @@ fn pause(contest: &Contest) -> Duration {
 }
 
 /// Why a contested launch may not go forward now.
-pub(super) fn holds(launch: &Launch, now: Timestamp, notes: &mut Notes) -> Option<String> {
+pub(super) fn holds(launch: &Launch, seen: &Observation, now: Timestamp, notes: &mut Notes) -> Option<String> {
     let contest = launch.contest.as_ref().filter(|contest| contest.times >= PATIENCE && launch.weight == 0)?;
     let until = after(contest.at, pause(contest));
     let held = now < until;
     notes.wakes.extend(held.then_some(until));
-    held.then(|| format!("held: {}", contested(launch).unwrap_or_default()))
+    held.then(|| format!("held: {}", contested(launch, seen).unwrap_or_default()))
 }
 
 /// The trouble and its mend, in words, from the moment that the launch gives way until nobody else wrote for a while.
-pub(super) fn contested(launch: &Launch) -> Option<String> {
+pub(super) fn contested(launch: &Launch, seen: &Observation) -> Option<String> {
     let contest = launch.contest.as_ref().filter(|contest| contest.times >= PATIENCE)?;
+    let (what, fields) = match seen.by_pods {
+        Some(_) => ("selector of the agent's Service", "spec.selector"),
+        None => ("shared backends of the HTTPRoute", "spec.rules[].backendRefs"),
+    };
     Some(format!(
-        "{} overwrites the shared backends of the HTTPRoute ({} times), so stable keeps the traffic: let Sluice own \
-         spec.rules[].backendRefs (Argo CD: ignoreDifferences with RespectIgnoreDifferences; others: do not force it); \
-         a share is tried again {} after the last time",
+        "{} overwrites the {what} ({} times), so stable keeps the traffic: let Sluice own {fields} (Argo CD: \
+         ignoreDifferences with RespectIgnoreDifferences; others: do not force it); a share is tried again {} after the \
+         last time",
         contest.by,
         contest.times,
         human(pause(contest))

@@ -10,8 +10,8 @@ use super::time::{after, between};
 use super::triggers::SEEN_RESTARTS;
 use super::wanted::{read_back, service_moved};
 use super::{
-    Observation, Plan, Pods, Programmed, Route, Shares, WantedRevision, capacity, contest, freeze, gates, people,
-    share, soak,
+    Observation, Plan, Pods, Programmed, Route, Shares, WantedRevision, by_pods, capacity, contest, freeze, gates,
+    people, share, soak,
 };
 use crate::api::{Launch, Outcome, PendingRevision, Phase, RejectedRevision, SeenRestart, StableRevision, State, clip};
 
@@ -219,7 +219,7 @@ fn held_forward(launch: &Launch, seen: &Observation, now: Timestamp, notes: &mut
     if launch.phase == Phase::Progressing && seen.replicas == 0 {
         return Some("held: spec.replicas is 0, so nothing can be judged".to_owned());
     }
-    contest::holds(launch, now, notes)
+    contest::holds(launch, seen, now, notes)
 }
 
 /// One stage: capacity → ready → weight → read back → gates → the next.
@@ -234,7 +234,12 @@ pub(super) fn climb(launch: &mut Launch, plan: &Plan, seen: &Observation, now: T
         launch.message = Some(clip(&why, 512));
         return;
     }
-    if let Some(why) = lacks_capacity(launch, capacity::of_stage(stage, plan, seen), seen, now, notes) {
+    let needed = capacity::of_stage(launch, stage, plan, seen);
+    if launch.weight < stage.weight && by_pods::makes_room(launch, needed, seen, notes) {
+        return;
+    }
+    let hindered = by_pods::waits(launch, stage.weight, &stage.name, seen);
+    if let Some(why) = lacks_capacity(launch, needed, seen, now, notes).or(hindered) {
         launch.message = Some(why);
         return;
     }
@@ -341,7 +346,9 @@ fn not_read_back(launch: &Launch, seen: &Observation) -> Option<String> {
         Route::Missing => Some("waiting for the HTTPRoute to be there".to_owned()),
         Route::Unusable(why) => Some(format!("the HTTPRoute cannot be used: {why}")),
         Route::Seen { .. } if !read_back(launch, seen) => {
-            Some(format!("waiting for {weight}% to be read back from the HTTPRoute"))
+            let from = if seen.by_pods.is_some() { "agent's Service" } else { "HTTPRoute" };
+            let why = by_pods::hinders(launch, weight, seen).map(|why| format!(": {why}")).unwrap_or_default();
+            Some(format!("waiting for {weight}% to be read back from the {from}{why}"))
         }
         Route::Seen { programmed: Programmed::Pending, .. } => {
             Some(format!("waiting for the gateway to take {weight}%"))
@@ -369,6 +376,9 @@ pub(super) fn promote(
     }
     if let Some(why) = held_forward(launch, seen, now, notes).filter(|_| !service_moved(launch, seen)) {
         launch.message = Some(clip(&why, 512));
+        return;
+    }
+    if !service_moved(launch, seen) && by_pods::makes_room(launch, seen.replicas, seen, notes) {
         return;
     }
     if !service_moved(launch, seen)

@@ -4,6 +4,7 @@
 //! the cluster should look like. No clock, no IO, no async, no Kubernetes client.
 
 mod back;
+mod by_pods;
 mod calendar;
 mod capacity;
 mod contest;
@@ -26,6 +27,7 @@ mod triggers;
 mod wanted;
 mod written;
 
+pub use by_pods::{ByPods, LARGEST, launchable, pods_of_share, share_of_pods};
 pub use calendar::{Window, WindowError};
 pub use drain::{RUNS_IN_FLIGHT, SETTLE, draining, no_runs};
 pub use forward::QUIET;

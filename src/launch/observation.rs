@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::Freeze;
+use super::{ByPods, Freeze};
 use crate::api::{DecisionVerb, Outcome, RequestMatch, State, Verdict};
 
 /// What was seen of the cluster in one pass.
@@ -31,7 +31,9 @@ pub struct Observation {
     pub route: Route,
     /// Which version of the route it is.
     pub route_version: RouteVersion,
-    /// Which revision the agent's Service selects, if it exists and selects one.
+    /// The agent's Service makes the shares, by the pods that it selects: `route` is what it says.
+    pub by_pods: Option<ByPods>,
+    /// Which revision the agent's Service selects, if it exists and selects one; stable when it selects both.
     pub service: Option<String>,
     /// A decision that was written on the route or the Service together with a weight.
     pub decision: Option<Decision>,

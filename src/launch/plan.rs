@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rust_decimal::Decimal;
 
-use super::WrittenPlan;
+use super::{WrittenPlan, by_pods};
 use crate::api::{
     self, AgentDeploymentSpec, Amount, DeadlineOutcome, GateBounds, GateRatioBounds, MetricDefinition, Metrics, OnFail,
     PodCondition, RequestMatch, TriggerBounds, TriggerRatioBounds, Unit, WindowSpan, short_hex, span,
@@ -186,6 +186,9 @@ pub enum PlanError {
         /// The share.
         share: i32,
     },
+    /// What pods cannot make.
+    #[error("{0}{1}")]
+    ByPods(String, String),
     /// A trigger compares shares of events by a multiple alone.
     #[error(
         "{0}: ratioToStable.above on a share of events needs a floor, because twice nothing is nothing: add floor, such as 1%"
@@ -208,8 +211,8 @@ pub fn resolve(spec: &AgentDeploymentSpec) -> Result<Plan, PlanError> {
 
 /// Resolves a plan as it is written.
 pub(super) fn resolve_written(written: &WrittenPlan) -> Result<Plan, PlanError> {
-    let WrittenPlan { place, plan: written, metrics: measured, gateway } = written.clone();
-    let basic = api::basic_plan(gateway);
+    let basic = api::basic_plan(written.sharing());
+    let WrittenPlan { place, plan: written, metrics: measured, by_pods, .. } = written.clone();
     let metrics = definitions(&measured);
     let defaults = written.stage_defaults.clone().unwrap_or_default();
     let built_in = written.stages.is_none();
@@ -242,6 +245,9 @@ pub(super) fn resolve_written(written: &WrittenPlan) -> Result<Plan, PlanError> 
         interval: measured.interval.as_ref().map_or(api::DEFAULT_INTERVAL, span),
         source: measured.source_ref.map_or_else(|| "default".to_owned(), |source| source.name),
     };
+    if let Some(mend) = by_pods.then(|| by_pods::unfit(&plan)).flatten() {
+        return Err(PlanError::ByPods(place, mend));
+    }
     let hash = hash(&written_stages, &written_triggers, &defaults, written.soak.map(|_| plan.soak), &plan);
     Ok(Plan { hash, ..plan })
 }

@@ -13,7 +13,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::soak::is_judged;
 use super::time::between;
 use super::{CheckName, Decision, Gate, GateCheck, Measured, Observation, Plan, Route, Shares, Step, TriggerCheck};
-use super::{Stage, WantedRevision, capacity};
+use super::{Stage, WantedRevision, capacity, pods_of_share, share_of_pods};
 use crate::api::{DecisionVerb, Intervention, Launch, Outcome, Phase, PodCondition, State, Verdict};
 
 /// A promise that was broken.
@@ -65,8 +65,9 @@ pub struct Rise<'a> {
 type OfADecision = (&'static str, fn(&Decided<'_>) -> Result<(), String>);
 
 /// Every promise that one decision can break.
-pub const OF_A_DECISION: [OfADecision; 14] = [
+pub const OF_A_DECISION: [OfADecision; 15] = [
     ("WeightBound", weight_bound),
+    ("PodsWithinShare", pods_within_share),
     ("NoPromotionWithoutProof", proof),
     ("RollbackWins", rollback_wins),
     ("RollbackIsFinal", no_way_back),
@@ -204,6 +205,29 @@ fn weight_bound(decided: &Decided<'_>) -> Result<(), String> {
     }
 }
 
+/// 1. Where pods are the share: in whatever order the sizes are written, they make no more of it than the status says.
+///
+/// As long as the Service selects the pods of both. A person's edit is put right, and made no worse.
+fn pods_within_share(decided: &Decided<'_>) -> Result<(), String> {
+    let Decided { seen, step, .. } = decided;
+    let both =
+        |shares: Option<&Shares>| matches!(shares, Some(Shares::Split { weight, .. }) if (1..100).contains(weight));
+    let split = matches!(&seen.route, Route::Seen { shares, .. } if both(Some(shares)));
+    let Some(launch) = running(&step.state).filter(|_| seen.by_pods.is_some()) else { return Ok(()) };
+    let (true, Some(stable)) = (split || both(step.wanted.shares.as_ref()), &launch.stable) else { return Ok(()) };
+    let size = |revision: &String| seen.pods.get(revision).map_or(0, |pods| pods.size);
+    let asked = |revision: &String| step.wanted.sizes.get(revision).copied().unwrap_or(0);
+    let (old, new) = (size(stable).min(asked(stable)), size(&launch.revision).max(asked(&launch.revision)));
+    let (now, worst) = (share_of_pods(size(stable), size(&launch.revision)), share_of_pods(old, new));
+    let climbs = matches!(launch.phase, Phase::Progressing | Phase::Promoting);
+    let bound = if climbs && launch.weight > 0 { launch.weight.max(now) } else { now };
+    if worst <= bound {
+        Ok(())
+    } else {
+        Err(format!("{new} pods of {} beside {old} would be {worst}%, above {bound}%", launch.revision))
+    }
+}
+
 /// 2. and 5. A stage is left only when each of its gates passes on data of its own window, and one stage at a time.
 fn proof(decided: &Decided<'_>) -> Result<(), String> {
     let launch = decided.step.state.launch.as_ref();
@@ -305,8 +329,11 @@ fn no_way_back(decided: &Decided<'_>) -> Result<(), String> {
 /// 4. The share has its pods before it has its traffic.
 fn capacity_first(decided: &Decided<'_>) -> Result<(), String> {
     let Some((old, new)) = moved(decided).filter(|(old, new)| new.weight > old.weight) else { return Ok(()) };
-    let (needed, ready) =
-        (capacity::canary_size(decided.seen.replicas, new.weight), ready(decided.seen, &new.revision));
+    let seen = decided.seen;
+    let beside = |stable: &String| pods_of_share(new.weight, seen.pods.get(stable).map_or(0, |pods| pods.size));
+    let by_pods = seen.by_pods.as_ref().filter(|_| new.weight < 100).and(new.stable.as_ref());
+    let needed = by_pods.map_or_else(|| capacity::canary_size(seen.replicas, new.weight), beside);
+    let ready = ready(seen, &new.revision);
     if ready >= needed {
         return Ok(());
     }

@@ -218,7 +218,9 @@ fn problem(state: &State, seen: &Observation) -> Option<(String, String)> {
     if let Some(refused) = pods_refused(state, seen) {
         return Some(refused);
     }
-    if let Some(why) = running.filter(|launch| launch.phase != Phase::RollingBack).and_then(contest::contested) {
+    if let Some(why) =
+        running.filter(|launch| launch.phase != Phase::RollingBack).and_then(|launch| contest::contested(launch, seen))
+    {
         return Some(("RouteContested".to_owned(), why));
     }
     if let Some(why) = running.and_then(|launch| share::wrong(launch, seen)) {

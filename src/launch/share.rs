@@ -21,7 +21,15 @@ pub(super) fn wrong(launch: &Launch, seen: &Observation) -> Option<String> {
     let (canary, all) = (runs.canary.max(0), runs.canary.max(0).saturating_add(runs.stable.max(0)));
     let (more, less) = compare(launch.weight, canary, all);
     let mend = match (more, less && launch.only.is_empty()) {
-        (true, _) => "the gateway gives it more than the HTTPRoute says: see to the gateway",
+        (true, _) if seen.by_pods.is_some() => {
+            "see which callers use its own Service, and whether stable's pods are ready"
+        }
+        (_, true) if seen.by_pods.is_some() => {
+            "most callers keep their connections, and stay on stable's pods: let them connect anew now and then"
+        }
+        (true, _) => {
+            "callers use its own Service beside the gateway, or the gateway gives it more than the HTTPRoute says: see to them"
+        }
         (_, true) => {
             "the gateway does not split, or most callers use the agent's Service inside the cluster, which is not split: \
              see to the gateway, or let them call through it"

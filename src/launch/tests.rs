@@ -14,7 +14,9 @@ use crate::api::{
     DeadlineOutcome, OnFail, Outcome, Phase, PodCondition, StableRevision, State, TrustedRevision, Verdict,
     standard_metrics,
 };
+use crate::traffic::PodSplit;
 
+mod by_pods;
 mod contest;
 mod edges;
 mod freezes;
@@ -100,6 +102,10 @@ struct Sim {
     /// Samples are taken.
     measuring: bool,
     events: Vec<Event>,
+    /// Whose pods the agent's Service selects, where pods make the shares.
+    split: Option<PodSplit>,
+    /// A person has just changed sizes that are not theirs.
+    rescaled: bool,
 }
 
 impl Sim {
@@ -131,6 +137,7 @@ impl Sim {
                 pods: BTreeMap::new(),
                 route: Route::Seen { shares: Shares::AtRest, programmed: Programmed::Yes },
                 route_version: RouteVersion { generation: 1, rules_by: None },
+                by_pods: None,
                 service: None,
                 decision: None,
                 hostname_taken: None,
@@ -144,6 +151,8 @@ impl Sim {
             verdicts: BTreeMap::new(),
             measuring: true,
             events: Vec::new(),
+            split: None,
+            rescaled: false,
         }
     }
 
@@ -209,10 +218,30 @@ impl Sim {
     }
 
     fn decide(&mut self) -> Step {
+        self.look_at_service();
         let step = step(&self.plan, &self.state, &self.seen, self.now);
         assert!(step.wake_at.is_none_or(|at| at > self.now), "a wake in the past is a hot loop");
         self.events.extend(step.events.clone());
         step
+    }
+
+    /// Where pods make the shares, the Service is what is seen of a route; and what pods cannot make is refused.
+    fn look_at_service(&mut self) {
+        if self.seen.by_pods.is_none() {
+            return;
+        }
+        let size = |revision: &str| self.seen.pods.get(revision).map_or(0, |pods| pods.size);
+        let shares = self.split.as_ref().map_or(Shares::AtRest, |split| Shares::Split {
+            stable: split.stable.clone(),
+            canary: split.canary.clone(),
+            weight: split.weight.max(split.share(size)),
+        });
+        self.seen.route = Route::Seen { shares, programmed: Programmed::Yes };
+        let (WantedRevision::Known(asked) | WantedRevision::Refused { revision: asked, .. }) = &self.seen.wanted else {
+            return;
+        };
+        let asked = WantedRevision::Known(asked.clone());
+        self.seen.wanted = launchable(&asked, &self.plan, &self.state, self.seen.replicas, None);
     }
 
     fn commit(&mut self, step: &Step) {
@@ -229,7 +258,14 @@ impl Sim {
                 *pods = Pods::default();
             }
         }
-        if let Some(shares) = &wanted.shares {
+        if self.seen.by_pods.is_some() {
+            let split = PodSplit::of(wanted);
+            self.seen.route_version.generation += i64::from(split != self.split);
+            self.split = split;
+            self.rescaled = false;
+            self.seen.decision.clone_from(&wanted.decision);
+            self.look_at_service();
+        } else if let Some(shares) = &wanted.shares {
             let changed = !matches!(&self.seen.route, Route::Seen { shares: now, .. } if now == shares);
             if changed {
                 self.seen.route = Route::Seen { shares: shares.clone(), programmed: Programmed::Yes };

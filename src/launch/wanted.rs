@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Decision, Observation, Plan, Programmed, Route, Shares, Wanted, capacity, freeze};
+use super::{Decision, Observation, Plan, Programmed, Route, Shares, Wanted, by_pods, capacity, freeze};
 use crate::api::{Launch, Outcome, Phase, State};
 
 /// The cluster as it should be now.
@@ -12,10 +12,10 @@ pub(super) fn wanted(state: &State, plan: &Plan, seen: &Observation) -> Wanted {
     Wanted {
         sizes: capacity::sizes(state, plan, seen),
         keep: keep(state, seen),
+        falling: falls(state, running, seen) || by_pods::splits(seen) && shares == Some(Shares::AtRest),
         shares,
         service: service(state, running, seen),
         decision: state.launch.as_ref().and_then(written),
-        falling: falls(state, running, seen),
     }
 }
 
@@ -62,6 +62,7 @@ fn shares(launch: &Launch, seen: &Observation) -> Shares {
         Phase::Progressing if launch.weight == 0 => Shares::AtRest,
         Phase::Promoting if launch.weight == 0 || service_moved(launch, seen) => Shares::AtRest,
         Phase::RollingBack if untouched => Shares::AtRest,
+        Phase::Progressing | Phase::Promoting if by_pods::hindered(launch, seen) => Shares::AtRest,
         Phase::Progressing | Phase::Promoting | Phase::RollingBack => split,
         Phase::Soaking | Phase::Complete => Shares::AtRest,
     }
@@ -71,11 +72,12 @@ fn shares(launch: &Launch, seen: &Observation) -> Shares {
 /// stable leaves it where it is.
 fn service(state: &State, running: Option<&Launch>, seen: &Observation) -> Option<String> {
     if let Some(launch) = running.filter(|launch| is_promoted(launch)) {
-        let confirmed = match (&seen.route, &launch.stable) {
-            (Route::NotUsed, _) | (_, None) => true,
-            (Route::Seen { programmed: Programmed::Yes, .. }, _) => read_back(launch, seen),
-            _ => false,
-        };
+        let confirmed = seen.by_pods.is_some()
+            || match (&seen.route, &launch.stable) {
+                (Route::NotUsed, _) | (_, None) => true,
+                (Route::Seen { programmed: Programmed::Yes, .. }, _) => read_back(launch, seen),
+                _ => false,
+            };
         let holds = launch.held || seen.paused || freeze::holds(launch.trusted, seen).is_some();
         if confirmed && !holds || service_moved(launch, seen) {
             return Some(launch.revision.clone());

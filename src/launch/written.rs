@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::plan::{definitions, resolve_written};
 use super::{Plan, PlanError};
 use crate::api::{
-    self, AgentDeploymentSpec, BASIC, FreezeWindow, LaunchPlanSpec, Metrics, Stage, Tightening, TighterStage, span,
+    self, AgentDeploymentSpec, BASIC, FreezeWindow, LaunchPlanSpec, Metrics, Sharing, Stage, Tightening, TighterStage,
+    span,
 };
 
 /// Gates of a stage, and triggers of a plan: status has room for so many.
@@ -27,23 +28,26 @@ pub struct WrittenPlan {
     pub(super) metrics: Metrics,
     /// The agent has a gateway.
     pub(super) gateway: bool,
+    /// The agent's pods make the shares.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) by_pods: bool,
 }
 
 impl WrittenPlan {
     /// The plan of an agent. `named` is the LaunchPlan that it names, if there is one of that name.
     pub fn of(spec: &AgentDeploymentSpec, named: Option<&LaunchPlanSpec>) -> Result<Self, PlanError> {
         let launch = spec.launch.clone().unwrap_or_default();
-        let gateway = spec.traffic.is_some();
+        let (gateway, by_pods) = (spec.traffic.is_some(), spec.sharing() == Sharing::Pods);
         let metrics = spec.metrics.clone().unwrap_or_default();
         let Some(name) = launch.plan_ref.map(|plan| plan.name) else {
-            return Ok(Self { place: "spec.launch".to_owned(), plan: launch.plan, metrics, gateway });
+            return Ok(Self { place: "spec.launch".to_owned(), plan: launch.plan, metrics, gateway, by_pods });
         };
         let plan = match named {
             Some(plan) => plan.clone(),
             None if name == BASIC => LaunchPlanSpec::default(),
             None => return Err(PlanError::Missing(name)),
         };
-        let base = Self { place: format!("LaunchPlan {name}: spec"), plan, metrics, gateway };
+        let base = Self { place: format!("LaunchPlan {name}: spec"), plan, metrics, gateway, by_pods };
         base.fits(&name)?;
         base.resolve()?;
         match launch.tighten {
@@ -55,6 +59,15 @@ impl WrittenPlan {
     /// Every default applied, every metric name replaced by its definition, hashed.
     pub fn resolve(&self) -> Result<Plan, PlanError> {
         resolve_written(self)
+    }
+
+    /// How shares of the agent's traffic are made.
+    pub(super) fn sharing(&self) -> Sharing {
+        match (self.gateway, self.by_pods) {
+            (_, true) => Sharing::Pods,
+            (true, false) => Sharing::Route,
+            (false, false) => Sharing::None,
+        }
     }
 
     /// What the CEL rules of an agent check of an inline plan, and no rule can check of a LaunchPlan.
@@ -84,7 +97,7 @@ impl WrittenPlan {
 
     /// The plan with what an agent adds to it. It can only add: `only_tightens` holds for the two, and a test proves it.
     fn tighten(&self, name: &str, tightening: &Tightening) -> Result<Self, PlanError> {
-        let basic = api::basic_plan(self.gateway);
+        let basic = api::basic_plan(self.sharing());
         let mut tight = Self { place: "spec.launch.tighten".to_owned(), ..self.clone() };
         if tight.plan.stages.is_none() {
             tight.plan.soak = tight.plan.soak.or(basic.soak); // written stages have no soak of their own

@@ -207,6 +207,7 @@ impl World {
             history_limit: 5,
             pods: pods.collect(),
             route: self.route_as_seen(route.as_ref()),
+            by_pods: None,
             service: service.revision.clone(),
             decision: written.into_iter().flatten().max_by_key(|decision| (about(decision), decision.at)),
             hostname_taken: None,

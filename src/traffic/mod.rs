@@ -4,6 +4,7 @@
 //! the lists of a route are atomic and cannot be owned in parts. What Sluice does not know of a route survives an edit.
 
 mod adopted;
+mod by_pods;
 mod claims;
 mod edit;
 mod mark;
@@ -12,6 +13,9 @@ mod read;
 mod route;
 
 pub use adopted::{is_marked, marks_of, read_adopted, released, with_adopted_shares};
+pub use by_pods::{
+    PodSplit, port_differs, ports_differ, read_service, selects_all, service_version, split_of, splitting, stray,
+};
 pub use claims::{share_a_hostname, taken_by};
 pub use edit::{render, same_base, with_base, with_shares};
 pub use mark::{Mark, decision, epoch, highest_epoch};

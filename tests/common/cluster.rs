@@ -17,7 +17,7 @@ use demo::stream::Streams;
 use futures::StreamExt as _;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, GetParams, ListParams, ObjectMeta, Patch, PatchParams};
 use kube::core::{GroupVersionKind, Request};
@@ -389,6 +389,7 @@ impl Agent {
             let parent = json!({"name": set("GATEWAY_NAME")?, "namespace": set("GATEWAY_NAMESPACE")?});
             manifest["spec"]["traffic"]["gateway"] = json!({"parentRefs": [parent], "hostnames": [host]});
         } else if manifest["spec"]["traffic"]["httpRoute"].is_null()
+            && manifest["spec"]["traffic"]["replicas"].is_null()
             && let Some(spec) = manifest["spec"].as_object_mut()
         {
             spec.remove("traffic");
@@ -543,6 +544,15 @@ impl Agent {
     /// The same with one more header.
     pub async fn load_with(&self, rate: u32, (name, value): (&str, &str)) -> anyhow::Result<Load> {
         self.send(load::Config { rate, ..self.requests().header(name, value) }).await
+    }
+
+    /// Sends so many requests a second to a Service of this namespace as callers inside the cluster do: past the gateway.
+    /// `kept`: connections are used again; otherwise each request opens one of its own.
+    pub async fn load_inside(&self, service: &str, rate: u32, kept: bool) -> anyhow::Result<Load> {
+        let found = self.all::<Service>().get(service).await?;
+        let address = found.spec.and_then(|spec| spec.cluster_ip).context("the Service has no address")?;
+        let config = load::Config::new(format!("http://{address}/run"));
+        self.send(load::Config { rate, fresh_every: u64::from(!kept), ..config }).await
     }
 
     fn requests(&self) -> load::Config {

@@ -740,7 +740,7 @@ fn a_launch_gives_way_for_a_minute_and_then_for_twice_as_long_each_time() {
         let mut sim = launched_to("one");
         let launch = sim.state.launch.as_mut().unwrap();
         launch.contest = Some(Contest { times, at: sim.now, by: "argocd".to_owned() });
-        let told = contested(sim.launch()).unwrap();
+        let told = contested(sim.launch(), &sim.seen).unwrap();
         assert!(told.ends_with(&format!("a share is tried again {pause} after the last time")), "{told}");
     }
 }

@@ -70,10 +70,10 @@ pub(super) fn happening() -> impl Strategy<Value = Happening> {
 pub(super) fn agent() -> impl Strategy<Value = Sim> {
     let soak = prop_oneof![Just(0_u64), Just(20)];
     let drain = prop_oneof![Just(None), Just(Some(60_u64))];
-    (soak, drain, 1..4_i32).prop_map(|(soak, drain, canary_pods)| {
-        let mut sim = Sim::with_stable();
+    (soak, drain, 1..4_i32, any::<bool>()).prop_map(|(soak, drain, canary_pods, by_pods)| {
+        let mut sim = if by_pods { Sim::by_pods() } else { Sim::with_stable() };
         sim.plan.soak = seconds(soak);
-        sim.plan.canary_pods = canary_pods;
+        sim.plan.canary_pods = if by_pods { 1 } else { canary_pods };
         sim.seen.drain = drain.map(seconds);
         sim
     })
@@ -81,6 +81,11 @@ pub(super) fn agent() -> impl Strategy<Value = Sim> {
 
 pub(super) fn happen(sim: &mut Sim, happening: &Happening) {
     match happening {
+        Happening::Drift(share) if sim.seen.by_pods.is_some() => {
+            sim.rescale(share % 4, share / 10);
+        }
+        Happening::RouteLost if sim.seen.by_pods.is_some() => sim.obstruct(Some("a pod is in the way")),
+        Happening::GatewayPending if sim.seen.by_pods.is_some() => sim.obstruct(None),
         Happening::Want(index) => drop(sim.want(REVISIONS[*index])),
         Happening::Gate(verdict) => drop(sim.say("success", *verdict)),
         Happening::Errors(verdict) => drop(sim.say("errors", *verdict)),
@@ -132,6 +137,7 @@ fn decide(sim: &mut Sim, verb: DecisionVerb) {
 pub(super) fn pass(sim: &mut Sim, crash: bool) {
     sim.now = after(sim.now, seconds(1));
     sim.sample();
+    sim.look_at_service();
     let before = sim.clone();
     let step = sim.decide();
     promises(&before, &step);
@@ -147,6 +153,19 @@ pub(super) fn pass(sim: &mut Sim, crash: bool) {
         }
     }
     sim.settle();
+    shares_are_bounded(sim, &step);
+}
+
+/// 1. Where pods are the share, it is never more than what the status says, whatever was written and what was not.
+fn shares_are_bounded(sim: &Sim, step: &Step) {
+    let Some(split) = sim.split.as_ref().filter(|_| sim.seen.by_pods.is_some()) else { return };
+    let size = |revision: &str| sim.seen.pods.get(revision).map_or(0, |pods| pods.size);
+    let launch = step.state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete).unwrap();
+    assert_eq!((&split.canary, Some(&split.stable)), (&launch.revision, launch.stable.as_ref()));
+    if launch.phase != Phase::RollingBack && !sim.rescaled {
+        let share = split.share(size);
+        assert!(share <= launch.weight, "{share}% for {launch:#?}");
+    }
 }
 
 /// The promises that one decision can break, each written once.
@@ -160,6 +179,9 @@ pub(super) fn promises(before: &Sim, step: &Step) {
 /// Everything is mended and nothing more happens: what the spec asks for is stable or rejected, and nothing is left to do.
 pub(super) fn comes_to_rest(mut sim: Sim) {
     sim.broken.clear();
+    if sim.seen.by_pods.is_some() {
+        sim.obstruct(None);
+    }
     sim.verdicts.clear();
     sim.seen.paused = false;
     pass(&mut sim, false); // what was decided is heard
