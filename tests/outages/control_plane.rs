@@ -186,18 +186,18 @@ async fn outage(component: &str, away: Away, span: Duration) -> anyhow::Result<(
 #[tokio::test]
 #[ignore = "it needs a cluster of its own: `make test-outages`"]
 async fn launches_survive_an_api_server_that_hangs_for_less_than_the_lease() -> anyhow::Result<()> {
-    outage("apiserver", Away::Hangs, Duration::from_secs(4)).await
+    Box::pin(outage("apiserver", Away::Hangs, Duration::from_secs(4))).await
 }
 
 /// Sluice lost its lease meanwhile and was started again; it waited for the API server instead of ending again and again.
 #[tokio::test]
 #[ignore = "it needs a cluster of its own: `make test-outages`"]
 async fn launches_survive_an_api_server_that_is_gone_for_longer_than_the_lease() -> anyhow::Result<()> {
-    outage("apiserver", Away::Killed, Duration::from_secs(18)).await
+    Box::pin(outage("apiserver", Away::Killed, Duration::from_secs(18))).await
 }
 
 #[tokio::test]
 #[ignore = "it needs a cluster of its own: `make test-outages`"]
 async fn launches_survive_an_etcd_that_hangs_for_longer_than_the_lease() -> anyhow::Result<()> {
-    outage("etcd", Away::Hangs, Duration::from_secs(16)).await
+    Box::pin(outage("etcd", Away::Hangs, Duration::from_secs(16))).await
 }
