@@ -69,7 +69,7 @@ impl Memory {
     /// A pass failed. Returns how many did in a row, and whether a launch runs.
     pub(crate) fn failed(&mut self, error: &Error) -> (u32, bool) {
         self.failures = self.failures.saturating_add(1);
-        self.trouble = error.mend();
+        self.trouble = error.mend().filter(|_| error.lasts(self.failures));
         (self.failures, self.launching)
     }
 }

@@ -49,7 +49,9 @@ pub enum Error {
         ours: i64,
     },
     /// The pods are ready, but nothing tells gateways of them yet.
-    #[error("Service {service} has no ready endpoint of revision {revision} yet: a gateway would find nobody")]
+    #[error(
+        "Service {service} has no ready endpoint of {revision}, whose pods are ready: see its EndpointSlices and kube-controller-manager"
+    )]
     NoEndpoints {
         /// The Service that was to get traffic.
         service: String,
@@ -114,6 +116,11 @@ impl Error {
         Duration::from_millis(start << failures.min(6)).min(longest)
     }
 
+    /// Whether it is for a person to mend, after so many failures in a row: what mostly passes by itself is not told at once.
+    pub(super) fn lasts(&self, failures: u32) -> bool {
+        failures > 3 || !matches!(self, Self::NoEndpoints { .. })
+    }
+
     /// What the API server said, without its envelope.
     pub fn cause(&self) -> Option<String> {
         match self {
@@ -128,7 +135,7 @@ impl Error {
     /// What a person must mend, for the conditions; `None` for what passes by itself.
     pub fn mend(&self) -> Option<(String, String)> {
         match self.reason() {
-            "NameTaken" | "LostRevision" | "Forbidden" | "Refused" | "PromiseBroken" => {
+            "NameTaken" | "LostRevision" | "Forbidden" | "Refused" | "PromiseBroken" | "NoEndpoints" => {
                 let cause = self.cause().map(|cause| format!(": {cause}")).unwrap_or_default();
                 Some((self.reason().to_owned(), clip(&format!("{self}{cause}"), 512)))
             }
@@ -161,6 +168,13 @@ mod tests {
         let ends = refused("NamespaceTerminating");
         assert!(ends.namespace_ends());
         assert_eq!((ends.mend(), ends.retry_after(0, true)), (None, NAMESPACE_ENDS));
+    }
+
+    #[test]
+    fn a_service_without_endpoints_is_told_when_it_stays_so() {
+        let none = Error::NoEndpoints { service: "a-b2".to_owned(), revision: "b2".to_owned() };
+        assert!(!none.lasts(3) && none.lasts(4));
+        assert!(none.mend().unwrap().1.starts_with("Service a-b2 has no ready endpoint of b2"));
     }
 
     #[test]

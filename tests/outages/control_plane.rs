@@ -6,15 +6,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
-use kube::api::ListParams;
+use kube::api::{DeleteParams, ListParams};
 use serde_json::{Value, json};
 use sluice::api::{AgentDeployment, Outcome, Verdict};
 use sluice::traffic::HTTPRoute;
 
 use crate::alone;
-use crate::cluster::{Agent, Cluster, Manifest, SYSTEM, until};
+use crate::cluster::{Agent, Cluster, Manifest, SYSTEM, backends, condition, share, until};
 use crate::day::{Day, NAME, SOON, Weights, canary_share, climbs_at, is, launch, plan, stable, tells};
 use crate::fake::Mood;
 use crate::history::History;
@@ -186,18 +187,56 @@ async fn outage(component: &str, away: Away, span: Duration) -> anyhow::Result<(
 #[tokio::test]
 #[ignore = "it needs a cluster of its own: `make test-outages`"]
 async fn launches_survive_an_api_server_that_hangs_for_less_than_the_lease() -> anyhow::Result<()> {
-    outage("apiserver", Away::Hangs, Duration::from_secs(4)).await
+    Box::pin(outage("apiserver", Away::Hangs, Duration::from_secs(4))).await
 }
 
 /// Sluice lost its lease meanwhile and was started again; it waited for the API server instead of ending again and again.
 #[tokio::test]
 #[ignore = "it needs a cluster of its own: `make test-outages`"]
 async fn launches_survive_an_api_server_that_is_gone_for_longer_than_the_lease() -> anyhow::Result<()> {
-    outage("apiserver", Away::Killed, Duration::from_secs(18)).await
+    Box::pin(outage("apiserver", Away::Killed, Duration::from_secs(18))).await
 }
 
 #[tokio::test]
 #[ignore = "it needs a cluster of its own: `make test-outages`"]
 async fn launches_survive_an_etcd_that_hangs_for_longer_than_the_lease() -> anyhow::Result<()> {
-    outage("etcd", Away::Hangs, Duration::from_secs(16)).await
+    Box::pin(outage("etcd", Away::Hangs, Duration::from_secs(16))).await
+}
+
+/// As after an outage: pods are ready, but the controller that tells gateways of them is behind. Nothing moves to a Service
+/// that no gateway could use.
+#[tokio::test]
+#[ignore = "it needs a cluster of its own: `make test-outages`"]
+async fn a_share_waits_for_the_endpoints_of_both_revisions_and_tells_which_are_missing() -> anyhow::Result<()> {
+    let (_turn, cluster) = alone().await?;
+    let stages = json!([
+        {"name": "none", "traffic": 0, "minDuration": "8s"},
+        {"name": "tenth", "traffic": 10, "minDuration": "1h"},
+    ]);
+    let agent = Agent::apply(&cluster, Manifest::example("behind")?.with("/spec/launch/stages", stages)).await?;
+    let first = agent.until_first_stable().await?;
+    let load = agent.load(20).await?;
+    agent.prompt("Second.", &json!({})).await?;
+    agent.until_in_stage(2, "none").await?;
+    cluster.tool("pause-component", &["controller-manager"]).await?;
+    let slices = agent.all::<EndpointSlice>();
+    let of = ListParams::default().labels(&format!("kubernetes.io/service-name=behind-{first}"));
+    let behind = async {
+        slices.delete_collection(&DeleteParams::default(), &of).await?;
+        let words = format!("True NoEndpoints Service behind-{first} has no ready endpoint of {first}");
+        let told = agent.until("told", |agent| condition(agent, "Stalled").starts_with(&words)).await?;
+        anyhow::Ok((told, agent.routes().get("behind").await?))
+    };
+    let behind = behind.await;
+    cluster.tool("resume-component", &["controller-manager"]).await?;
+    let (told, route) = behind?;
+    println!("Stalled {}", condition(&told, "Stalled"));
+    ensure!(backends(&route) == [("behind".to_owned(), 1)], "the route moved: {:?}", backends(&route));
+    let launch = agent.until_in_stage(2, "tenth").await?;
+    ensure!(share(&agent.routes().get("behind").await?, &launch.revision) == 10);
+    agent.until("fine", |agent| condition(agent, "Stalled").starts_with("False")).await?;
+    let answers = load.stop().await;
+    println!("{} requests meanwhile, {} lost", answers.sent, answers.lost);
+    ensure!(answers.lost == 0, "{:?}", answers.losses_by_cause());
+    agent.done().await
 }

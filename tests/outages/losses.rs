@@ -56,12 +56,12 @@ impl Loss {
     /// Counts what was sent after `begun`; the canary's weight was 0 at `fell`.
     fn of(before: &Snapshot, after: &Snapshot, begun: Timestamp, fell: Timestamp) -> anyhow::Result<Self> {
         let since = |at: Timestamp| Duration::try_from(at.duration_since(begun)).unwrap_or_default();
-        let lost = after.losses.iter().filter(|lost| lost.sent > before.at).map(|lost| since(lost.sent));
+        let late = after.losses.iter().filter(|lost| lost.sent > before.at).map(|lost| since(lost.sent));
         let loss = Self {
             lost: after.lost - before.lost,
             sent: after.sent - before.sent,
             until_weight_0: since(fell),
-            after: lost.max().unwrap_or_default(),
+            after: late.max().unwrap_or_default(),
         };
         ensure!(
             loss.after <= loss.until_weight_0 + HEARD,
