@@ -183,7 +183,10 @@ mod tests {
             assert_eq!(elector.step(Some(record("b", second, 0)), now), Act::Wait);
         }
         let now = start + Duration::from_secs(59);
-        assert_eq!(elector.step(Some(record("b", 59, 0)), now + LEASE - Duration::from_millis(1)), Act::Wait);
+        assert_eq!(
+            elector.step(Some(record("b", 59, 0)), now + LEASE.saturating_sub(Duration::from_millis(1))),
+            Act::Wait
+        );
         assert_eq!(elector.step(Some(record("b", 59, 0)), now + LEASE), Act::TakeOver(1));
     }
 

@@ -72,13 +72,13 @@ pub(super) type Folding = BuildHasherDefault<Fold>;
 pub(super) struct Fold(u64);
 
 impl Fold {
+    #[allow(clippy::cast_possible_truncation)] // both halves are kept
     fn word(&mut self, word: u64) {
         let mixed = u128::from(self.0.rotate_left(29) ^ word ^ 0x9e37_79b9_7f4a_7c15) * 0xd6e8_feb8_6659_fd93;
         self.0 = (mixed as u64) ^ ((mixed >> 64) as u64);
     }
 }
 
-#[allow(clippy::cast_possible_truncation)] // both halves are kept
 impl Hasher for Fold {
     fn write(&mut self, bytes: &[u8]) {
         for chunk in bytes.chunks(8) {

@@ -253,9 +253,9 @@ impl World {
     }
 
     fn measured(&self, state: &State, running: Option<&Launch>) -> BTreeMap<CheckName, Measured> {
-        let stage = running.map_or(0, |launch| launch.stage);
+        let at = running.map_or(0, |launch| launch.stage);
         let checks = [
-            (CheckName::Gate(stage, "success".to_owned()), self.says.gate),
+            (CheckName::Gate(at, "success".to_owned()), self.says.gate),
             (CheckName::Trigger("errors".to_owned()), self.says.errors),
             (CheckName::Trigger("bypass".to_owned()), self.says.bypass),
         ];

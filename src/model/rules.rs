@@ -71,6 +71,7 @@ pub(super) struct Guards {
 
 /// A world: what is in it, and what may happen.
 #[derive(Clone, Copy, Debug)]
+#[allow(clippy::struct_excessive_bools)] // each is a fact about the world
 pub(super) struct Rules {
     /// The agent has a gateway.
     pub(super) gateway: bool,

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use super::rules::{Budget, Guards, Judged, Rules};
 use super::search::{Bounds, Cut, Found, search, tell};
-use super::world::Action;
+use super::world::{Action, is_fault};
 use crate::api::DecisionVerb;
 
 /// What a test run searches. `make model` goes further than `make unit`.
 fn bounds() -> Bounds {
     let asked = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     Bounds {
-        width: asked("SLUICE_MODEL_WIDTH").map_or(5000, |width| usize::try_from(width).unwrap()),
+        width: asked("SLUICE_MODEL_WIDTH").map_or(4000, |width| usize::try_from(width).unwrap()),
         time: Duration::from_secs(asked("SLUICE_MODEL_SECONDS").unwrap_or(60)),
         memory: asked("SLUICE_MODEL_MEMORY_MB").unwrap_or(2048) << 20,
         rest: 199,
@@ -63,12 +63,6 @@ const SHORT: Judged = Judged { short: true, ..Judged::PLAIN };
 /// Of all faults only those that a process dies of, or believes to have failed.
 fn only_crashes(action: &Action) -> bool {
     !is_fault(action) || matches!(action, Action::LoseAnswer(_) | Action::Crash(_) | Action::Delay(..))
-}
-
-fn is_fault(action: &Action) -> bool {
-    use Action as It;
-    let own = matches!(action, It::LoseAnswer(_) | It::Crash(_) | It::Delay(..) | It::Stop(_) | It::ReadEarly(_));
-    own || matches!(action, It::LoseWatch(_) | It::Die(_) | It::Drift | It::LoseRoute | It::LoseStatus)
 }
 
 fn is_edit(action: &Action) -> bool {

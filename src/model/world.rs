@@ -202,6 +202,13 @@ pub(super) enum Action {
     RunsEnd,
 }
 
+/// Whether it is paid from the budget of faults.
+pub(super) fn is_fault(action: &Action) -> bool {
+    use Action as It;
+    let own = matches!(action, It::LoseAnswer(_) | It::Crash(_) | It::Delay(..) | It::Stop(_) | It::ReadEarly(_));
+    own || matches!(action, It::LoseWatch(_) | It::Die(_) | It::Drift | It::LoseRoute | It::LoseStatus)
+}
+
 /// Why an operator's write came to nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refused;
@@ -430,9 +437,7 @@ impl World {
 
     fn pay(&mut self, action: &Action) {
         let left = match action {
-            Action::LoseAnswer(_) | Action::Crash(_) | Action::Delay(..) | Action::Stop(_) => &mut self.left.faults,
-            Action::ReadEarly(_) | Action::LoseWatch(_) | Action::Die(_) => &mut self.left.faults,
-            Action::Drift | Action::LoseRoute | Action::LoseStatus => &mut self.left.faults,
+            fault if is_fault(fault) => &mut self.left.faults,
             Action::Want(_) | Action::Pause(_) | Action::Replicas(_) | Action::EditPlan(_) => &mut self.left.edits,
             Action::Gate(verdict) | Action::Errors(verdict) | Action::Bypass(verdict) if *verdict != Verdict::Pass => {
                 &mut self.left.verdicts
@@ -744,7 +749,9 @@ impl World {
             match &mut late.write {
                 Write::Status(state) => state.edit(older_state),
                 Write::Route { decision, .. } | Write::Service { decision, .. } => {
-                    decision.iter_mut().for_each(|decision| past(&mut decision.at));
+                    if let Some(decision) = decision {
+                        past(&mut decision.at);
+                    }
                 }
                 _ => {}
             }
