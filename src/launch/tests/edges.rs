@@ -690,6 +690,20 @@ fn promote_skips_what_is_left_of_a_minimum_duration_and_says_when_nothing_is() {
 }
 
 #[test]
+fn a_decision_about_gates_that_comes_too_late_is_told_why() {
+    let mut promoting = Sim::with_stable();
+    promoting.want(TEAL).until(100, "100 %", |sim| sim.weight() == 100);
+    promoting.decides("p", DecisionVerb::Promote).run(1);
+    assert_eq!(answers(&promoting), ["refund-agent-1 has passed its gates"]);
+    let mut back = launched_to("two");
+    back.broken.push(OCHRE);
+    back.settle();
+    back.say("bypass", Verdict::Fail).run(2);
+    back.decides("p", DecisionVerb::Promote).run(1);
+    assert_eq!(answers(&back), ["refund-agent-1 is taken back"]);
+}
+
+#[test]
 fn a_launch_carries_thirty_two_interventions_and_a_decision_about_two_gates_is_two() {
     let mut sim = launched_to("one");
     sim.plan.stages[0].min_duration = seconds(10_000);
