@@ -606,6 +606,17 @@ fn a_soak_is_told_with_its_end_and_who_would_come_back() {
 }
 
 #[test]
+fn that_another_revision_was_rejected_is_in_nobodys_way() {
+    let mut sim = Sim::with_stable();
+    sim.want("lime").until(60, "traffic", |sim| sim.weight() == 5);
+    sim.say("bypass", Verdict::Fail).run(3);
+    sim.say("bypass", Verdict::Pass);
+    sim.plan.soak = seconds(1000);
+    sim.want(TEAL).until(200, "soaking", |sim| sim.launch_began("soak"));
+    sim.want("mauve").until(10, "the next launch", |sim| sim.launch().revision == "mauve");
+}
+
+#[test]
 fn as_many_trusted_revisions_are_kept_as_the_history_has_beside_stable() {
     let mut sim = Sim::with_stable();
     sim.seen.history_limit = 2;
