@@ -197,12 +197,9 @@ pub(super) fn begin_clocks(launch: &mut Launch, now: Timestamp) {
 
 /// Why a launch may not go forward now, if it may not.
 fn held_forward(launch: &Launch, seen: &Observation, now: Timestamp, notes: &mut Notes) -> Option<String> {
-    match &seen.wanted {
-        WantedRevision::Unknown { message, .. } => return Some(format!("held: {message}")),
-        WantedRevision::Refused { revision, message, .. } if *revision == launch.revision => {
-            return Some(format!("held: {message}")); // such as a plan that is gone
-        }
-        WantedRevision::Refused { .. } | WantedRevision::Known(_) => {}
+    // such as a plan that is gone; a refused revision that is not the launch's has taken it back already
+    if let WantedRevision::Unknown { message, .. } | WantedRevision::Refused { message, .. } = &seen.wanted {
+        return Some(format!("held: {message}"));
     }
     if launch.held {
         return Some(waiting_for(launch));

@@ -606,6 +606,17 @@ fn a_soak_is_told_with_its_end_and_who_would_come_back() {
 }
 
 #[test]
+fn that_another_revision_was_rejected_is_in_nobodys_way() {
+    let mut sim = Sim::with_stable();
+    sim.want("lime").until(60, "traffic", |sim| sim.weight() == 5);
+    sim.say("bypass", Verdict::Fail).run(3);
+    sim.say("bypass", Verdict::Pass);
+    sim.plan.soak = seconds(1000);
+    sim.want(TEAL).until(200, "soaking", |sim| sim.launch_began("soak"));
+    sim.want("mauve").until(10, "the next launch", |sim| sim.launch().revision == "mauve");
+}
+
+#[test]
 fn as_many_trusted_revisions_are_kept_as_the_history_has_beside_stable() {
     let mut sim = Sim::with_stable();
     sim.seen.history_limit = 2;
@@ -687,6 +698,20 @@ fn promote_skips_what_is_left_of_a_minimum_duration_and_says_when_nothing_is() {
         sim.decides("p", DecisionVerb::Promote).run(1);
         assert_eq!(answers(&sim), [answer]);
     }
+}
+
+#[test]
+fn a_decision_about_gates_that_comes_too_late_is_told_why() {
+    let mut promoting = Sim::with_stable();
+    promoting.want(TEAL).until(100, "100 %", |sim| sim.weight() == 100);
+    promoting.decides("p", DecisionVerb::Promote).run(1);
+    assert_eq!(answers(&promoting), ["refund-agent-1 has passed its gates"]);
+    let mut back = launched_to("two");
+    back.broken.push(OCHRE);
+    back.settle();
+    back.say("bypass", Verdict::Fail).run(2);
+    back.decides("p", DecisionVerb::Promote).run(1);
+    assert_eq!(answers(&back), ["refund-agent-1 is taken back"]);
 }
 
 #[test]

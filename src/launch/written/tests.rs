@@ -191,6 +191,35 @@ fn an_edit_that_asks_for_more_tightens_and_clocks_and_sources_are_what_they_were
 }
 
 #[test]
+fn the_windows_of_the_named_plan_count_beside_those_of_the_agent() {
+    let window =
+        |name: &str| format!(r#""freeze": [{{"name": "{name}", "schedule": "0 18 * * FRI", "duration": "62h"}}]"#);
+    let places = |launch: &str, named: Option<&LaunchPlanSpec>| -> Vec<String> {
+        freeze_windows(&spec(launch, ""), named).into_iter().map(|(place, _)| place).collect()
+    };
+    let own = format!(r#"{{"planRef": {{"name": "production"}}, {}}}"#, window("nights"));
+    let theirs = plan(&format!("{{{}}}", window("peak-week")));
+    let both = ["LaunchPlan production: spec.freeze[peak-week]", "spec.launch.freeze[nights]"];
+    assert_eq!(places(&own, Some(&theirs)), both);
+    assert_eq!(places(&own, None), both[1..]);
+    assert!(places("{}", None).is_empty());
+}
+
+#[test]
+fn a_multiple_of_a_share_of_events_needs_a_floor_and_nothing_else_does() {
+    let with = |metric: &str| {
+        let text = format!(r#"{{"triggers": [{{"name": "t", "metric": {metric}}}]}}"#);
+        judged(r#"{"planRef": {"name": "p"}}"#, GATEWAY, Some(&plan(&text)))
+    };
+    assert!(with(r#"{"name": "error_rate", "ratioToStable": {"above": "200%", "floor": "1%"}}"#).is_ok());
+    assert!(with(r#"{"name": "success_rate", "ratioToStable": {"below": "50%"}}"#).is_ok());
+    assert!(with(r#"{"name": "error_rate", "value": {"above": "5%"}}"#).is_ok());
+    assert!(with(r#"{"name": "latency_p95", "ratioToStable": {"above": "200%"}}"#).is_ok());
+    let bare = with(r#"{"name": "error_rate", "ratioToStable": {"above": "200%"}}"#).unwrap_err();
+    assert!(bare.contains("triggers[t]"), "{bare}");
+}
+
+#[test]
 fn what_an_agent_adds_may_be_as_long_and_as_many_as_the_plan_allows() {
     let tighten = |tighten: &str| {
         let launch = format!(r#"{{"planRef": {{"name": "production"}}, "tighten": {tighten}}}"#);
