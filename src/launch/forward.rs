@@ -52,10 +52,19 @@ pub(super) fn begin(
         state.pending = Some(PendingRevision { revision: revision.clone(), since });
         return last;
     }
-    let launch = new_launch(last.map_or(0, |launch| launch.number) + 1, revision, plan, state, seen, now);
+    let number = last.map_or_else(|| last_number(seen), |launch| launch.number).saturating_add(1);
+    let launch = new_launch(number, revision, plan, state, seen, now);
     state.retiring.retain(|retiring| retiring.revision != launch.revision);
     notes.tell("LaunchStarted", start_message(&launch));
     Some(launch)
+}
+
+/// The number of the launch that a decision on route or Service speaks of: where the status was lost, a new launch must not
+/// have the name of one that was taken back.
+fn last_number(seen: &Observation) -> i64 {
+    let named =
+        seen.decision.as_ref().and_then(|decision| decision.launch.strip_prefix(&seen.agent)?.strip_prefix('-'));
+    named.and_then(|number| number.parse().ok()).filter(|number| (1..i64::MAX).contains(number)).unwrap_or(0)
 }
 
 /// A status that is empty beside a Service that serves was lost: what serves is stable, and what was taken back stays so.

@@ -293,6 +293,24 @@ fn a_lost_status_finds_stable_on_the_service() {
 }
 
 #[test]
+fn after_a_lost_status_no_launch_has_the_name_of_one_that_was_taken_back() {
+    let mut sim = Sim::by_pods();
+    sim.want(TEAL);
+    sim.until(30, "shared", |sim| sim.serves() == "ochre+teal");
+    sim.want("mauve");
+    sim.checked_tick();
+    let taken_back = sim.seen.decision.clone();
+    assert_eq!(taken_back.as_ref().map(|decision| decision.launch.as_str()), Some("refund-agent-1"));
+    sim.state = State::default();
+    for _ in 0..10 {
+        sim.seen.decision.clone_from(&taken_back); // nobody writes a Service that is right
+        sim.tick();
+    }
+    assert_eq!(sim.launch().revision, "mauve");
+    assert_eq!(sim.launch().id, "refund-agent-2");
+}
+
+#[test]
 fn without_replicas_nothing_is_shared_and_with_some_it_goes_on() {
     let mut sim = Sim::by_pods();
     sim.want(TEAL);
