@@ -92,9 +92,11 @@ pub(super) fn mark<'a>(ctx: &Context, step: &'a Step) -> Mark<'a> {
 /// of a launch that goes forward, before it judges the launch any further.
 pub(super) fn lacks_mark(state: &State, found: &BTreeMap<String, String>, epoch: i64) -> bool {
     let Some(launch) = &state.launch else { return false };
+    let untold = || traffic::decision(found).is_none_or(|written| written.launch != launch.id);
     match launch.phase {
-        Phase::RollingBack => traffic::decision(found).is_none_or(|written| written.launch != launch.id),
-        Phase::Progressing | Phase::Promoting => traffic::epoch(found).is_some_and(|theirs| theirs < epoch),
+        Phase::RollingBack => untold(),
+        // a fall that arrived a moment ago is to be seen and obeyed, and not written over
+        Phase::Progressing | Phase::Promoting => traffic::epoch(found).is_some_and(|theirs| theirs < epoch) && untold(),
         Phase::Soaking | Phase::Complete => false,
     }
 }
@@ -407,18 +409,19 @@ mod tests {
             pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
         };
         let (none, former) = (written(&[]), written(&[(annotations::EPOCH, "4")]));
+        let decided = |launch: &str| {
+            let about = [(annotations::LAUNCH, launch), (annotations::REVISION, "b"), (annotations::EPOCH, "4")];
+            written(&[&about[..], &[(annotations::DECISION, "RolledBack")]].concat())
+        };
         for phase in ["Progressing", "Promoting"] {
             assert!(lacks_mark(&state(phase), &former, 5), "{phase}");
             assert!(!lacks_mark(&state(phase), &former, 4), "{phase}: it is ours");
             assert!(!lacks_mark(&state(phase), &none, 5), "{phase}: nobody wrote it");
+            assert!(!lacks_mark(&state(phase), &decided("a-2"), 5), "{phase}: it was taken back");
         }
         for phase in ["Soaking", "Complete"] {
             assert!(!lacks_mark(&state(phase), &former, 5), "{phase}");
         }
-        let decided = |launch: &str| {
-            let about = [(annotations::LAUNCH, launch), (annotations::REVISION, "b")];
-            written(&[&about[..], &[(annotations::DECISION, "RolledBack")]].concat())
-        };
         assert!(lacks_mark(&state("RollingBack"), &former, 4));
         assert!(lacks_mark(&state("RollingBack"), &decided("a-1"), 4));
         assert!(!lacks_mark(&state("RollingBack"), &decided("a-2"), 4));

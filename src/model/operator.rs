@@ -457,11 +457,10 @@ impl World {
     /// A launch that goes forward is marked by whoever comes to lead.
     fn needs_mark(&self, state: &State, written: Option<&Decision>, (theirs, ours): (i64, i64)) -> bool {
         let Some(launch) = &state.launch else { return false };
+        let untold = || written.is_none_or(|written| written.launch != launch.id);
         match launch.phase {
-            Phase::RollingBack => {
-                self.rules.guards.falls_are_marked && written.is_none_or(|written| written.launch != launch.id)
-            }
-            Phase::Progressing | Phase::Promoting => theirs > 0 && theirs < ours, // 0: nobody has written it
+            Phase::RollingBack => self.rules.guards.falls_are_marked && untold(),
+            Phase::Progressing | Phase::Promoting => theirs > 0 && theirs < ours && untold(), // 0: nobody has written it
             Phase::Soaking | Phase::Complete => false,
         }
     }

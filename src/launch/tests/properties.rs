@@ -66,11 +66,16 @@ pub(super) fn happening() -> impl Strategy<Value = Happening> {
     ]
 }
 
-/// An agent whose launches soak, and whose runs are waited for, or neither.
+/// An agent whose launches soak, and whose runs are waited for, or neither; its traffic is shared by a route or by pods.
 pub(super) fn agent() -> impl Strategy<Value = Sim> {
+    any::<bool>().prop_flat_map(agent_shared)
+}
+
+/// The same, where it is known who shares.
+pub(super) fn agent_shared(by_pods: bool) -> impl Strategy<Value = Sim> {
     let soak = prop_oneof![Just(0_u64), Just(20)];
     let drain = prop_oneof![Just(None), Just(Some(60_u64))];
-    (soak, drain, 1..4_i32, any::<bool>()).prop_map(|(soak, drain, canary_pods, by_pods)| {
+    (soak, drain, 1..4_i32).prop_map(move |(soak, drain, canary_pods)| {
         let mut sim = if by_pods { Sim::by_pods() } else { Sim::with_stable() };
         sim.plan.soak = seconds(soak);
         sim.plan.canary_pods = if by_pods { 1 } else { canary_pods };

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 
-use super::properties::{Happening, agent, comes_to_rest, happen, happening, promises};
+use super::properties::{Happening, agent_shared, comes_to_rest, happen, happening, promises};
 use super::*;
 use crate::api::Launch;
 use crate::launch::promises::{Broken, Rise, of_a_rise, share_of};
@@ -326,7 +326,7 @@ proptest! {
     #![proptest_config(cases(400))]
 
     #[test]
-    fn the_promises_hold_in_rough_weather(sim in agent(), weather in prop::collection::vec(weather(), 1..250)) {
+    fn the_promises_hold_in_rough_weather(sim in agent_shared(false), weather in prop::collection::vec(weather(), 1..250)) {
         let mut world = World::of(sim);
         for weather in &weather {
             world.second(weather);
@@ -335,7 +335,7 @@ proptest! {
     }
 
     #[test]
-    fn after_rough_weather_the_agent_comes_to_rest(sim in agent(), weather in prop::collection::vec(weather(), 1..150)) {
+    fn after_rough_weather_the_agent_comes_to_rest(sim in agent_shared(false), weather in prop::collection::vec(weather(), 1..150)) {
         let mut world = World::of(sim);
         for weather in &weather {
             world.second(weather);
@@ -350,7 +350,7 @@ proptest! {
 fn found_without(guards: Guards) -> Option<&'static str> {
     let mut runner = TestRunner::deterministic();
     for _ in 0..2000 {
-        let mut world = World::of(agent().new_tree(&mut runner).unwrap().current());
+        let mut world = World::of(agent_shared(false).new_tree(&mut runner).unwrap().current());
         world.guards = guards;
         for weather in prop::collection::vec(weather(), 100).new_tree(&mut runner).unwrap().current() {
             world.second(&weather);
