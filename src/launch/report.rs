@@ -87,10 +87,11 @@ pub fn conditions(
         }
     } else {
         set(conditions, (PROGRESSING, false, "NoLaunch", "no launch runs"), generation, now);
-        match &state.pending {
+        if reason == "Pending" {
             // kstatus would say Current of a spec that nobody has begun to launch
-            Some(_) => set(conditions, (RECONCILING, true, &reason, &message), generation, now),
-            None => clear(conditions, RECONCILING),
+            set(conditions, (RECONCILING, true, &reason, &message), generation, now);
+        } else {
+            clear(conditions, RECONCILING);
         }
     }
     let (reason, message) =
