@@ -16,7 +16,7 @@ const SIGMAS: i128 = 4;
 /// What is wrong with the share of a running launch, with the numbers and the mend.
 pub(super) fn wrong(launch: &Launch, seen: &Observation) -> Option<String> {
     let shared = matches!(seen.route, Route::Seen { shares: Shares::Split { .. } | Shares::Matched { .. }, .. });
-    let began = launch.began_at.filter(|_| launch.phase == Phase::Progressing && launch.weight > 0 && shared)?;
+    let began = launch.began_at.filter(|_| launch.phase == Phase::Progressing && shared)?;
     let runs = seen.runs.as_ref().filter(|runs| covers(runs, began))?;
     let (canary, all) = (runs.canary.max(0), runs.canary.max(0).saturating_add(runs.stable.max(0)));
     let (more, less) = compare(launch.weight, canary, all);
@@ -51,8 +51,8 @@ fn compare(weight: i32, canary: i64, all: i64) -> (bool, bool) {
         return (false, false);
     }
     // In hundredths of a run; the variance of a share is all × weight × (100 - weight), in the square of that.
-    let beyond = canary * 100 - all * weight - all * SLACK;
-    let more = beyond > 0 && beyond * beyond > SIGMAS * SIGMAS * all * weight * (100 - weight);
+    let beyond = (canary * 100 - all * weight - all * SLACK).max(0);
+    let more = beyond * beyond > SIGMAS * SIGMAS * all * weight * (100 - weight);
     let less = all * weight >= ENOUGH * 100 && canary * 1000 < all * weight;
     (more, less)
 }
@@ -65,6 +65,7 @@ mod tests {
     fn chance_is_no_lie_and_a_gateway_that_does_not_split_is() {
         for (weight, canary, all, expected) in [
             (5, 49, 49, (false, false)),       // too few to say
+            (5, 50, 50, (true, false)),        // enough
             (5, 5, 100, (false, false)),       // as it should be
             (5, 18, 100, (false, false)),      // chance, and connections that are kept
             (5, 40, 100, (true, false)),       // not by chance
@@ -74,6 +75,10 @@ mod tests {
             (5, 6, 1000, (false, false)),      // callers inside the cluster
             (50, 500, 1000, (false, false)),   // as it should be
             (50, 700, 1000, (true, false)),    // not by chance
+            (50, 620, 1000, (true, false)),    // and not that either
+            (50, 610, 1000, (false, false)),   // it may be
+            (50, 50, 1000, (false, false)),    // a twentieth of it: callers inside the cluster
+            (50, 49, 1000, (false, true)),     // less
             (50, 0, 120, (false, true)),       // it does not split
             (50, 60, 120, (false, false)),     // as it should be
             (100, 1000, 1000, (false, false)), // all is all

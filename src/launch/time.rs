@@ -43,7 +43,9 @@ mod tests {
 
     #[test]
     fn spans_read_like_kubectl() {
-        for (seconds, text) in [(0, "0s"), (59, "59s"), (60, "1m"), (61, "1m1s"), (3600, "1h"), (183_600, "2d3h")] {
+        for (seconds, text) in
+            [(0, "0s"), (59, "59s"), (60, "1m"), (61, "1m1s"), (3600, "1h"), (11_100, "3h5m"), (183_600, "2d3h")]
+        {
             assert_eq!(human(Duration::from_secs(seconds)), text);
         }
     }

@@ -791,9 +791,38 @@ fn a_share_that_could_not_be_written_is_no_contest_on_a_route_that_others_wrote_
     let mut sim = Sim::with_stable();
     sim.seen.route_version.rules_by = Some("argocd-controller".to_owned());
     sim.want(TEAL).until(20, "5 %", |sim| sim.state.launch.as_ref().is_some_and(|launch| launch.weight == 0));
-    sim.run(2);
+    sim.run(1);
     for _ in 0..10 {
         sim.look(); // the status says 5 %, and its write does not come through
     }
-    assert_eq!((sim.launch().weight, sim.launch().contest.as_ref()), (5, None));
+    assert_eq!((sim.launch().weight, sim.weight(), sim.launch().contest.as_ref()), (5, 0, None));
+}
+
+// ---- the share that the canary really got
+
+fn stalled(sim: &Sim) -> String {
+    let mut conditions = Vec::new();
+    super::conditions(&mut conditions, &sim.state, &sim.seen, Some(1), sim.now);
+    conditions.into_iter().find(|condition| condition.type_ == "Stalled").unwrap().reason
+}
+
+#[test]
+fn runs_of_a_canary_without_a_share_are_no_lie_of_the_gateway() {
+    let mut sim = Sim::with_stable();
+    sim.plan.stages[0].weight = 0;
+    sim.want(TEAL).until(30, "stage one", |sim| sim.launch_began("one"));
+    sim.seen.runs = Some(Runs { canary: 100, stable: 100, from: sim.now }); // somebody tries it by its own Service
+    sim.tick();
+    assert_eq!(stalled(&sim), "Fine");
+    sim.until(30, "stage two", |sim| sim.launch().stage == 1);
+}
+
+#[test]
+fn a_rollback_that_waits_for_stable_asks_for_stable_and_not_for_the_gateway() {
+    let mut sim = launched_to("two");
+    sim.broken.push(OCHRE);
+    sim.settle();
+    sim.seen.runs = Some(Runs { canary: 1000, stable: 0, from: sim.now });
+    sim.say("bypass", Verdict::Fail).run(3);
+    assert_eq!(stalled(&sim), "StableNotReady");
 }

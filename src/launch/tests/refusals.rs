@@ -82,7 +82,10 @@ fn only_what_goes_forward_may_be_refused() {
         "teal would have all others"
     );
     assert!(!raises_share(&sim, |step| step.wanted.shares = Some(Shares::Foreign("x".into()))));
+    assert!(raises_share(&sim, |step| step.wanted.shares = Some(split(TEAL, OCHRE, 60))), "teal would have 40 %");
+    assert!(!raises_share(&sim, |step| step.wanted.shares = Some(split(TEAL, OCHRE, 96))), "teal would have 4 %");
     assert!(!raises_share(&sim, |step| step.wanted.shares = Some(split(OCHRE, "mauve", 50))), "mauve's is no launch");
+    assert!(!raises_share(&sim, |step| step.wanted.shares = Some(matched(OCHRE, "mauve", 50))));
     let moves = |step: &mut Step| (step.wanted.shares, step.wanted.service) = (None, Some(TEAL.to_owned()));
     assert!(raises_share(&sim, moves), "the Service moves");
     assert!(raises_share(&about_to_begin(Sim::with_stable()), |_| {}), "a launch begins");
@@ -458,4 +461,15 @@ fn a_write_rises_for_the_running_launch_alone() {
     assert_eq!(written(&other).unwrap_err().promise, "Finality");
     let told = rise(&sim.state, TEAL, 6).unwrap_err().to_string();
     assert_eq!(told, "promise WriteWhyFirst is broken: the status justifies 5% and not 6%");
+}
+
+#[test]
+fn a_broken_promise_names_the_launch_and_what_happened() {
+    let mut sim = at_5_percent();
+    sim.now = after(sim.now, seconds(1));
+    let mut step = sim.decide();
+    launch(&mut step).weight = 6;
+    let decided = Decided { plan: &sim.plan, before: &sim.state, seen: &sim.seen, now: sim.now, step: &step };
+    let told = crate::launch::promises::of_a_decision(&decided).unwrap_err().to_string();
+    assert_eq!(told, "promise WeightBound is broken: refund-agent-1: 6% in the status, above 5%");
 }

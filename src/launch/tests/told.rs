@@ -97,6 +97,21 @@ fn before_a_launch() -> Situations {
     sim.seen.freeze.open = Some(Frozen { window: "peak-week".into(), until });
     sim.want(TEAL).run(1);
     add("an edit in a freeze", sim.clone());
+    let mut paused = sim.clone();
+    paused.seen.paused = true;
+    add("an edit in a freeze while the spec is paused", paused);
+    let rejected = |revision: &str| crate::api::RejectedRevision {
+        revision: revision.into(),
+        at: stable.now,
+        reason: "bypass: 1".into(),
+    };
+    for (name, revision) in
+        [("an edit in a freeze after another was rejected", "mauve"), ("a rejected revision in a freeze", TEAL)]
+    {
+        let mut sim = sim.clone();
+        sim.state.rejected.push(rejected(revision));
+        add(name, sim);
+    }
     sim.want(OCHRE);
     add("a freeze at rest", sim);
 
@@ -143,8 +158,13 @@ fn in_a_launch() -> Situations {
     sim.say("bypass", Verdict::Fail).run(3);
     add("stable is dead", sim);
     let mut sim = launched_to("two");
-    sim.say("bypass", Verdict::Fail).run(5);
+    sim.say("bypass", Verdict::Fail).run(1);
+    add("the weight has just fallen", sim.clone());
+    sim.run(4);
     add("rolled back", sim.clone());
+    let mut next = sim.clone();
+    next.want("mauve").run(1);
+    add("rolled back, and the next edit waits", next);
     sim.want(OCHRE).run(1);
     add("rolled back, and Git was reverted", sim);
     let mut sim = launched_to("three");

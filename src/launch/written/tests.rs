@@ -191,6 +191,46 @@ fn an_edit_that_asks_for_more_tightens_and_clocks_and_sources_are_what_they_were
 }
 
 #[test]
+fn what_is_read_at_an_instant_has_no_window() {
+    for (metric, window) in
+        [("error_rate", true), ("latency_p95", true), ("policy_bypasses", false), ("runs_in_flight", false)]
+    {
+        let text = format!(
+            r#"{{"triggers": [{{"name": "t", "metric": {{"name": "{metric}", "value": {{"above": "0"}}}}}}]}}"#
+        );
+        let resolved = judged(r#"{"planRef": {"name": "p"}}"#, GATEWAY, Some(&plan(&text)));
+        let Ok(resolved) = resolved else { panic!("{metric}: {resolved:?}") };
+        let super::super::TriggerCheck::Metric(question) = &resolved.triggers[0].check else { panic!("{metric}") };
+        assert_eq!(question.window.is_some(), window, "{metric}");
+    }
+}
+
+#[test]
+fn a_number_has_no_unit_and_a_gauge_may_be_a_time() {
+    let bound = |metric: &str, amount: &str| {
+        let trigger = format!(r#"{{"name": "t", "metric": {{"name": "{metric}", "value": {{"above": "{amount}"}}}}}}"#);
+        judged(r#"{"planRef": {"name": "p"}}"#, GATEWAY, Some(&plan(&format!(r#"{{"triggers": [{trigger}]}}"#))))
+            .is_ok()
+    };
+    for (metric, amount, fits) in [
+        ("policy_bypasses", "5", true),
+        ("policy_bypasses", "5s", false),
+        ("policy_bypasses", "5%", false),
+        ("runs_in_flight", "5", true),
+        ("runs_in_flight", "5s", true),
+        ("runs_in_flight", "5%", false),
+    ] {
+        assert_eq!(bound(metric, amount), fits, "{metric} above {amount}");
+    }
+}
+
+#[test]
+fn the_plan_of_an_agent_that_cannot_be_understood_takes_nothing_from_it() {
+    let own = spec(r#"{"soak": "1h"}"#, r#", "metrics": {"interval": "7s"}"#);
+    assert_eq!(crate::launch::basic(&own), crate::launch::basic(&spec("{}", "")));
+}
+
+#[test]
 fn the_windows_of_the_named_plan_count_beside_those_of_the_agent() {
     let window =
         |name: &str| format!(r#""freeze": [{{"name": "{name}", "schedule": "0 18 * * FRI", "duration": "62h"}}]"#);
