@@ -151,7 +151,6 @@ async fn a_raise_is_finished_by_another_when_its_leader_is_cut_off_and_not_again
 }
 
 #[tokio::test]
-#[ignore = "mended after its only run on a cluster: cargo test --test failover leaders -- --ignored"]
 async fn a_launch_goes_on_under_its_leader_and_a_higher_epoch_when_the_lease_is_deleted() -> anyhow::Result<()> {
     let cluster = Cluster::with_sluice().await?;
     let scene = Scene::set(&cluster, "leaseless", "8s").await?;
