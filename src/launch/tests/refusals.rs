@@ -369,6 +369,11 @@ fn the_service_may_stay_with_a_canary_only_when_stable_is_dead() {
     assert_eq!(broken(&sim, stay), "kept");
     sim.seen.service = Some("mauve".to_owned());
     assert_ne!(broken(&sim, stay), "kept", "it was not there");
+    let other = |step: &mut Step| {
+        stay(step);
+        step.wanted.service = Some("mauve".to_owned());
+    };
+    assert_eq!(broken(&sim, other), "ServiceStaysWithStable", "mauve is nobody");
 }
 
 #[test]
