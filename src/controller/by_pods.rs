@@ -59,7 +59,11 @@ fn obstacle(ctx: &Context, key: &Key, launch: &Launch) -> Option<String> {
     };
     let pods = ctx.caches.pods.state();
     let here = pods.iter().map(AsRef::as_ref).filter(|pod| pod.metadata.namespace.as_ref() == Some(&key.0));
-    ports.or_else(|| traffic::stray(here, &key.1, [stable, &launch.revision]))
+    let revisions = [stable.as_str(), &launch.revision];
+    let deployments = ctx.caches.all_deployments_of(&key.0, &key.1);
+    ports
+        .or_else(|| traffic::stray(here, &key.1, revisions))
+        .or_else(|| traffic::besides(deployments.iter().map(AsRef::as_ref), revisions))
 }
 
 /// More pods for the next share start without traffic: a Service that selects them all the same, by a late write of a

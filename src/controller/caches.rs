@@ -69,8 +69,13 @@ impl Caches {
 
     /// The Deployments of an agent, by revision.
     pub(crate) fn deployments_of(&self, namespace: &str, agent: &str) -> Vec<(String, Arc<Deployment>)> {
-        let mine = self.deployments.state().into_iter().filter(|object| belongs(object.as_ref(), namespace, agent));
-        mine.filter_map(|object| Some((object.labels().get(REVISION_LABEL)?.clone(), object))).collect()
+        let all = self.all_deployments_of(namespace, agent).into_iter();
+        all.filter_map(|object| Some((object.labels().get(REVISION_LABEL)?.clone(), object))).collect()
+    }
+
+    /// Every Deployment that says that it is the agent's.
+    pub(crate) fn all_deployments_of(&self, namespace: &str, agent: &str) -> Vec<Arc<Deployment>> {
+        self.deployments.state().into_iter().filter(|object| belongs(object.as_ref(), namespace, agent)).collect()
     }
 
     /// The revisions of an agent that have a Deployment or a Service.

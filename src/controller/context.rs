@@ -59,10 +59,14 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    /// A pass was made whole. Returns whether status still shows trouble that is over.
-    pub(crate) fn succeeded(&mut self, state: &State) -> bool {
-        self.failures = 0;
+    /// The status says this: whether a launch runs, however the rest of the pass ends.
+    pub(crate) fn committed(&mut self, state: &State) {
         self.launching = state.launch.as_ref().is_some_and(|launch| launch.phase != Phase::Complete);
+    }
+
+    /// A pass was made whole. Returns whether status still shows trouble that is over.
+    pub(crate) fn succeeded(&mut self) -> bool {
+        self.failures = 0;
         self.trouble.take().is_some()
     }
 

@@ -41,9 +41,9 @@ fn targets<'a>(agent: &str, step: &'a Step, shares: &'a Shares) -> Vec<(String, 
         }
         Shares::Matched { stable, canary, .. } => vec![own(stable), own(canary)],
         Shares::AtRest => {
-            // a promotion: the agent's Service has moved. Any other way to rest is a way back.
-            let launched = step.state.launch.as_ref().map(|launch| &launch.revision);
-            let moved = step.wanted.service.as_ref().filter(|revision| Some(*revision) == launched);
+            // the agent's Service has moved: to a canary that is promoted, or back from one that is not stable any more. Its slices
+            // may still name those whom it left; until they follow, the shares of the route serve whom they should.
+            let moved = step.wanted.service.as_ref();
             moved.map(|revision| (agent.to_owned(), revision.as_str())).into_iter().collect()
         }
         Shares::Foreign(_) => Vec::new(),

@@ -54,6 +54,7 @@ pub(crate) async fn reconcile(watched: &WatchedAgent, ctx: &Context) -> Result<A
     let falling = step.wanted.falling;
     let fallen = if falling { perform::traffic(ctx, &agent, &prepared, &seen, &step, &live).await } else { Ok(()) };
     commit::commit(ctx, &agent, &seen, &step, now).await?; // a decision whose write failed is remembered all the same
+    ctx.remember(&key, |memory| memory.committed(&step.state));
     let performed = match fallen {
         Ok(()) => perform::perform(ctx, &agent, &prepared, &seen, &step, (!falling).then_some(&live)).await,
         failed => perform::capacity(ctx, &agent, &prepared, &step).await.and(failed),
@@ -63,7 +64,7 @@ pub(crate) async fn reconcile(watched: &WatchedAgent, ctx: &Context) -> Result<A
     performed?;
     answered?;
 
-    let shown = ctx.remember(&key, |memory| memory.succeeded(&step.state));
+    let shown = ctx.remember(&key, |memory| memory.succeeded());
     if shown {
         return Ok(Action::requeue(Duration::from_millis(1))); // the trouble that status shows is over
     }

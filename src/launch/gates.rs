@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 
 use super::time::{after, between, human};
-use super::{CheckName, Gate, GateCheck, Measured, Observation, Pods, Question, Stage, capacity, people};
+use super::{CheckName, Gate, GateCheck, Measured, Observation, Pods, Question, Stage, by_pods, capacity, people};
 use crate::api::{GateVerdict, Launch, OnFail, Verdict};
 
 /// Verdicts whose kind has not changed are written again when their numbers are as old as a tenth of the stage's age,
@@ -96,7 +96,12 @@ fn read_health(
 ) -> (Reading, Option<Timestamp>) {
     let none = Pods::default();
     let pods = seen.pods.get(&launch.revision).unwrap_or(&none);
-    let asked = capacity::canary_size(seen.replicas, launch.weight);
+    let alone = seen.by_pods.is_none() || launch.stable.is_none();
+    let asked = if alone {
+        capacity::canary_size(seen.replicas, launch.weight)
+    } else {
+        by_pods::needed(launch, launch.weight, seen)
+    };
     let Some(since) = pods.all_ready_since.filter(|_| pods.ready >= asked.max(1)) else {
         // more pods than a moment ago are no failure of the canary: a scaler asked for them
         let verdict = if pods.ready > 0 && pods.failing == 0 { Verdict::Insufficient } else { Verdict::Fail };

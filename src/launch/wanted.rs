@@ -51,7 +51,11 @@ fn shares(launch: &Launch, seen: &Observation) -> Shares {
     let Some(stable) = &launch.stable else {
         return Shares::AtRest;
     };
-    let (stable, canary, weight) = (stable.clone(), launch.revision.clone(), launch.weight);
+    // a rise that has not landed before a pause or a freeze waits for its end
+    let forward = matches!(launch.phase, Phase::Progressing | Phase::Promoting);
+    let holds = forward && (launch.held || seen.paused || freeze::holds(launch.trusted, seen).is_some());
+    let weight = if holds { launch.weight.min(canary_share(launch, seen)) } else { launch.weight };
+    let (stable, canary) = (stable.clone(), launch.revision.clone());
     let split = match launch.only.clone() {
         only if only.is_empty() => Shares::Split { stable, canary, weight },
         only => Shares::Matched { stable, canary, weight, only },
@@ -59,8 +63,8 @@ fn shares(launch: &Launch, seen: &Observation) -> Shares {
     let at_rest = matches!(seen.route, Route::Seen { shares: Shares::AtRest, .. });
     let untouched = at_rest && (!service_moved(launch, seen) || launch.weight == 100);
     match launch.phase {
-        Phase::Progressing if launch.weight == 0 => Shares::AtRest,
-        Phase::Promoting if launch.weight == 0 || service_moved(launch, seen) => Shares::AtRest,
+        Phase::Progressing if weight == 0 => Shares::AtRest,
+        Phase::Promoting if weight == 0 || service_moved(launch, seen) => Shares::AtRest,
         Phase::RollingBack if untouched => Shares::AtRest,
         Phase::Progressing | Phase::Promoting if by_pods::hindered(launch, seen) => Shares::AtRest,
         Phase::Progressing | Phase::Promoting | Phase::RollingBack => split,

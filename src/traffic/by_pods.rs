@@ -64,14 +64,10 @@ impl PodSplit {
     pub fn fits(&self, deployments: &[Deployment]) -> bool {
         let revision = |deployment: &Deployment| deployment.labels().get(REVISION_LABEL).cloned().unwrap_or_default();
         let size = |deployment: &Deployment| deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-        let there = |deployment: &Deployment| {
-            size(deployment).max(deployment.status.as_ref().and_then(|status| status.replicas).unwrap_or(0))
-        };
         let sizes: BTreeMap<String, i32> = deployments.iter().map(|it| (revision(it), size(it))).collect();
-        let others = deployments.iter().filter(|it| ![&self.stable, &self.canary].contains(&&revision(it)));
         let whole = sizes.get(&self.stable).is_some_and(|size| *size > 0);
         let share = self.share(|revision| sizes.get(revision).copied().unwrap_or(0));
-        whole && share <= self.weight && others.map(there).all(|pods| pods == 0)
+        whole && share <= self.weight && besides(deployments.iter(), [&self.stable, &self.canary]).is_none()
     }
 }
 
@@ -141,6 +137,19 @@ pub fn stray<'a>(pods: impl Iterator<Item = &'a Pod>, agent: &str, revisions: [&
     Some(format!("pod {first} is of neither revision, and the agent's Service would send to it too: it must end first"))
 }
 
+/// A Deployment of the agent that is of neither revision and asks for pods, or has some: they may come at any moment.
+pub fn besides<'a>(deployments: impl Iterator<Item = &'a Deployment>, revisions: [&str; 2]) -> Option<String> {
+    let known =
+        |it: &Deployment| it.labels().get(REVISION_LABEL).is_some_and(|hash| revisions.contains(&hash.as_str()));
+    let asked = |it: &Deployment| it.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    let there = |it: &Deployment| it.status.as_ref().and_then(|status| status.replicas).unwrap_or(0);
+    let sized = deployments.filter(|it| !known(it) && asked(it).max(there(it)) > 0);
+    let first = sized.map(ResourceExt::name_any).min()?; // the same one from pass to pass
+    Some(format!(
+        "Deployment {first} is of neither revision, and the agent's Service would send to its pods too: it must have none first"
+    ))
+}
+
 /// Why pods of both revisions cannot be behind one Service: it has one port for all.
 pub fn ports_differ(stable: &Service, canary: &Service) -> Option<String> {
     let (old, new) = (target(stable)?, target(canary)?);
@@ -194,6 +203,23 @@ mod tests {
     }
 
     const ALL: &str = "sluice.dev/agent";
+
+    #[test]
+    fn a_deployment_of_neither_revision_is_in_the_way_while_it_asks_for_pods_or_has_some() {
+        let deployment = |revision: Option<&str>, asked: i32, there: i32| -> Deployment {
+            let labels = revision.map_or(json!({}), |revision| json!({REVISION_LABEL: revision}));
+            let spec = json!({"replicas": asked, "selector": {}, "template": {}});
+            serde_json::from_value(json!({
+                "metadata": {"name": "other", "labels": labels}, "spec": spec, "status": {"replicas": there},
+            }))
+            .unwrap()
+        };
+        let told = |deployment: Deployment| besides([deployment].iter(), ["ochre", "teal"]);
+        assert_eq!(told(deployment(Some("teal"), 3, 3)), None);
+        assert_eq!(told(deployment(Some("mauve"), 0, 0)), None);
+        assert!(told(deployment(Some("mauve"), 1, 0)).is_some_and(|why| why.starts_with("Deployment other")));
+        assert!(told(deployment(Some("mauve"), 0, 1)).is_some() && told(deployment(None, 1, 0)).is_some());
+    }
 
     #[test]
     fn a_service_says_whose_share_it_gives() {

@@ -410,3 +410,17 @@ fn an_unready_pod_of_stable_turns_nothing_and_keeps_the_next_share_waiting() {
         later.told()
     );
 }
+
+#[test]
+fn a_health_gate_asks_for_the_pods_that_the_share_has_also_after_an_autoscaler_came() {
+    for (replicas, share, scaled) in [(13, 8, 13), (21, 5, 21), (4, 20, 6), (3, 25, 5), (5, 17, 9), (4, 50, 8)] {
+        let mut sim = Sim::by_pods();
+        sim.seen.replicas = replicas;
+        sim.seen.pods.insert(OCHRE.to_owned(), ready_pods(replicas, sim.now));
+        sim.plan.stages = vec![stage("one", share)];
+        sim.plan.stages[0].gates[0].check = GateCheck::Health(seconds(3));
+        sim.want(TEAL).until(60, "the stage", |sim| sim.launch_began("one"));
+        sim.seen.replicas = scaled;
+        sim.until(60, &format!("{replicas} to {scaled} replicas at {share}%"), |sim| sim.stable() == TEAL);
+    }
+}

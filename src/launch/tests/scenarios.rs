@@ -230,6 +230,20 @@ fn a_pause_holds_the_weight_and_the_deadline() {
 }
 
 #[test]
+fn a_rise_that_has_not_landed_before_a_pause_lands_after_it() {
+    let mut sim = launched_to("one");
+    sim.until(60, "the decision to rise", |sim| sim.clone().decide().state.launch.unwrap().weight == 25);
+    sim.sample();
+    let step = sim.decide();
+    sim.commit(&step); // the route's write is refused: gateways do not know the pods yet
+    sim.seen.paused = true;
+    sim.run(30);
+    assert_eq!((sim.launch().weight, sim.weight()), (25, 5));
+    sim.seen.paused = false;
+    sim.until(5, "the rise", |sim| sim.weight() == 25);
+}
+
+#[test]
 fn three_restarts_within_the_span_roll_back_and_slow_ones_do_not() {
     let mut slow = launched_to("one");
     slow.say("success", Verdict::Insufficient);
