@@ -105,6 +105,31 @@ fn an_edited_plan_and_a_verdict() {
     holds("plan edit, verdict", Rules { budget: budget(0, 1, 1), only, ..Rules::CALM });
 }
 
+// ---- pods that make the shares
+
+const BY_PODS: Rules = Rules { gateway: false, by_pods: true, ..Rules::CALM };
+
+#[test]
+fn by_pods_and_one_verdict() {
+    holds("by pods: verdict", Rules { budget: budget(0, 0, 1), ..BY_PODS });
+}
+
+#[test]
+fn by_pods_and_one_edit() {
+    holds("by pods: edit", Rules { budget: budget(0, 1, 0), ..BY_PODS });
+}
+
+#[test]
+fn by_pods_and_one_fault_with_two_operators() {
+    holds("by pods: fault, two operators", Rules { budget: budget(1, 0, 0), standby: true, ..BY_PODS });
+}
+
+#[test]
+fn by_pods_other_replicas_and_a_fault() {
+    let only = |action: &Action| !is_edit(action) || matches!(action, Action::Replicas(_) | Action::EditPlan(_));
+    holds("by pods: replicas or plan, fault", Rules { budget: budget(1, 1, 0), only, ..BY_PODS });
+}
+
 // ---- soak and drain
 
 #[test]
@@ -220,6 +245,12 @@ fn deep_everything_once() {
 
 #[test]
 #[ignore = "long: make model"]
+fn deep_by_pods_everything_once() {
+    holds("by pods, everything once", Rules { budget: budget(1, 1, 1), standby: true, ..BY_PODS });
+}
+
+#[test]
+#[ignore = "long: make model"]
 fn deep_two_faults() {
     holds("two faults, verdict", Rules { budget: budget(2, 0, 1), standby: true, ..Rules::CALM });
 }
@@ -281,6 +312,17 @@ fn pods_that_go_late_from_a_revision_that_is_launched_again_are_found() {
     let budget = Budget { people: 1, ..budget(1, 0, 1) };
     let world = Rules { verbs: &[DecisionVerb::Retry], judged: SHORT, budget, only, ..Rules::CALM };
     finds("WeightBeforeScaleDown", without(|guards| guards.pods_versions = false, world));
+}
+
+#[test]
+fn pods_that_are_not_counted_are_found() {
+    // a late write of the Service, and an edit that makes the canary grow for another share
+    let only = |action: &Action| {
+        let fault = is_fault(action) && !matches!(action, Action::Delay(..));
+        !fault && (!is_edit(action) || matches!(action, Action::EditPlan(_)))
+    };
+    let world = Rules { budget: budget(1, 1, 0), only, ..BY_PODS };
+    finds("PodsWithinShare", without(|guards| guards.counts_pods = false, world));
 }
 
 #[test]
