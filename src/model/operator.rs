@@ -406,7 +406,7 @@ impl World {
         let climbs = |phase: Phase| matches!(phase, Phase::Progressing | Phase::Promoting);
         let launch = running(state).filter(|launch| launch.revision == revision && climbs(launch.phase));
         let narrow = launch.is_some_and(|launch| launch.weight < 100) && PodSplit::of(wanted).is_none();
-        let asked = self.rules.by_pods && self.rules.guards.counts_pods && narrow && grows;
+        let asked = self.rules.by_pods && self.rules.guards.may_grow && narrow && grows;
         if asked && self.service.split.is_some() { Err(Refused) } else { Ok(()) }
     }
 
@@ -459,7 +459,7 @@ impl World {
         }
         let shared = self.service.split.as_ref();
         if let Some(split) = split.as_ref().filter(|split| !shared.is_some_and(|shared| split.is_within(shared))) {
-            if self.rules.guards.counts_pods && !self.fits(split) {
+            if self.rules.guards.may_split && !self.fits(split) {
                 return Err(Refused);
             }
             self.may_rise(pass, self.service.decision.as_ref())?;

@@ -67,9 +67,10 @@ pub(super) struct Guards {
     pub(super) sees_windows: bool,
     /// Runs under way are waited for.
     pub(super) sees_runs: bool,
-    /// Before a Service selects the pods of both revisions their numbers are read afresh, and before a canary grows without
-    /// traffic the Service is.
-    pub(super) counts_pods: bool,
+    /// Before a Service selects the pods of both revisions their numbers are read afresh.
+    pub(super) may_split: bool,
+    /// Before a canary grows without traffic the Service is read afresh.
+    pub(super) may_grow: bool,
 }
 
 /// A world: what is in it, and what may happen.
@@ -119,7 +120,8 @@ impl Guards {
         remembers_answers: true,
         sees_windows: true,
         sees_runs: true,
-        counts_pods: true,
+        may_split: true,
+        may_grow: true,
     };
 }
 

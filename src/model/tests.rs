@@ -130,6 +130,11 @@ fn by_pods_other_replicas_and_a_fault() {
     holds("by pods: replicas or plan, fault", Rules { budget: budget(1, 1, 0), only, ..BY_PODS });
 }
 
+#[test]
+fn by_pods_a_verdict_and_a_fault() {
+    holds("by pods: verdict, fault", Rules { judged: SHORT, budget: budget(1, 0, 1), ..BY_PODS });
+}
+
 // ---- soak and drain
 
 #[test]
@@ -314,15 +319,22 @@ fn pods_that_go_late_from_a_revision_that_is_launched_again_are_found() {
     finds("WeightBeforeScaleDown", without(|guards| guards.pods_versions = false, world));
 }
 
+/// Of all edits only those of the plan, and of all faults only late writes.
+fn only_plans_and_delays(action: &Action) -> bool {
+    let fault = is_fault(action) && !matches!(action, Action::Delay(..));
+    !fault && (!is_edit(action) || matches!(action, Action::EditPlan(_)))
+}
+
 #[test]
-fn pods_that_are_not_counted_are_found() {
-    // a late write of the Service, and an edit that makes the canary grow for another share
-    let only = |action: &Action| {
-        let fault = is_fault(action) && !matches!(action, Action::Delay(..));
-        !fault && (!is_edit(action) || matches!(action, Action::EditPlan(_)))
-    };
-    let world = Rules { budget: budget(1, 1, 0), only, ..BY_PODS };
-    finds("PodsWithinShare", without(|guards| guards.counts_pods = false, world));
+fn pods_that_grow_under_a_late_share_are_found() {
+    let world = Rules { budget: budget(1, 1, 0), only: only_plans_and_delays, ..BY_PODS };
+    finds("PodsWithinShare", without(|guards| guards.may_grow = false, world));
+}
+
+#[test]
+fn a_share_that_is_given_to_pods_that_grew_late_is_found() {
+    let world = Rules { budget: budget(1, 1, 0), judged: SHORT, only: only_plans_and_delays, ..BY_PODS };
+    finds("PodsWithinShare", without(|guards| guards.may_split = false, world));
 }
 
 #[test]

@@ -185,7 +185,7 @@ pub(super) enum Action {
     Program,
     /// All pods of a revision die.
     Die(&'static str),
-    /// Somebody else gives the canary 90 %.
+    /// Somebody else gives the canary 90 %, or scales it up where pods make the shares.
     Drift,
     /// Somebody removes the route.
     LoseRoute,
@@ -348,6 +348,9 @@ impl World {
             if self.route.as_ref().is_some_and(|route| matches!(route.shares, Shares::Split { .. })) {
                 all.extend([Action::Drift, Action::LoseRoute]);
             }
+            if self.service.split.is_some() {
+                all.push(Action::Drift);
+            }
             if *self.state != State::default() && self.operators.iter().all(|operator| operator.pass.is_none()) {
                 all.push(Action::LoseStatus);
             }
@@ -465,6 +468,14 @@ impl World {
                 (pods.ready, pods.since) = (0, None);
             }),
             Action::Program => self.route.edit(|route| route.iter_mut().for_each(|route| route.programmed = true)),
+            Action::Drift if self.rules.by_pods => {
+                let canary = self.service.split.as_ref().map(|split| named(&split.canary));
+                let canary = canary.filter(|canary| self.deployments.contains_key(canary));
+                if let Some(revision) = canary {
+                    self.deployments.edit(|all| resize(all.get_mut(revision).unwrap(), 4));
+                    self.changed(&Write::Remove { revision });
+                }
+            }
             Action::Drift => {
                 self.route.edit(|route| {
                     if let Some(Shares::Split { weight, .. }) = route.as_mut().map(|route| &mut route.shares) {
