@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::rules::{Budget, Guards, Judged, Rules};
+use super::rules::{Budget, Guards, Judged, PlanAs, Rules};
 use super::search::{Bounds, Cut, Found, search, tell};
 use super::world::{Action, is_fault};
 use crate::api::DecisionVerb;
@@ -133,6 +133,19 @@ fn by_pods_other_replicas_and_a_fault() {
 #[test]
 fn by_pods_a_verdict_and_a_fault() {
     holds("by pods: verdict, fault", Rules { judged: SHORT, budget: budget(1, 0, 1), ..BY_PODS });
+}
+
+/// Sizes that are written late and seen by a watch that stands still, while the plan asks for fewer pods.
+const LATE_PODS: Rules = Rules { budget: budget(2, 1, 0), judged: SHORT, only: only_late_pods, ..BY_PODS };
+
+fn only_late_pods(action: &Action) -> bool {
+    let fault = is_fault(action) && !matches!(action, Action::Delay(_, true) | Action::LoseWatch(_));
+    !fault && (!is_edit(action) || matches!(action, Action::EditPlan(PlanAs::Edited)))
+}
+
+#[test]
+fn by_pods_that_are_written_late_and_a_watch_that_stands_still() {
+    holds("by pods: late write, lost watch, plan edit", LATE_PODS);
 }
 
 // ---- soak and drain
@@ -333,8 +346,7 @@ fn pods_that_grow_under_a_late_share_are_found() {
 
 #[test]
 fn a_share_that_is_given_to_pods_that_grew_late_is_found() {
-    let world = Rules { budget: budget(1, 1, 0), judged: SHORT, only: only_plans_and_delays, ..BY_PODS };
-    finds("PodsWithinShare", without(|guards| guards.may_split = false, world));
+    finds("PodsWithinShare", without(|guards| guards.may_split = false, LATE_PODS));
 }
 
 #[test]
