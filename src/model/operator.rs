@@ -9,15 +9,19 @@ use k8s_openapi::jiff::Timestamp;
 use super::clock::{INSTANT, NOW, TICK, old, older, older_state, past, without_instants};
 use super::known::Known;
 use super::rules::{DRAIN, Guards};
-use super::world::{Cache, Deployment, Late, Refused, RouteObject, Spec, World, Write, grow_older, named};
+use super::world::{
+    Cache, Deployment, Late, Refused, RouteObject, ServiceObject, Spec, World, Write, grow_older, in_the_way, named,
+    service_as_seen,
+};
 use crate::api::{DecisionVerb, Launch, Phase, State, Verdict};
 use crate::controller::elector::Elector;
 use crate::controller::leader::{LEASE, RENEW_WITHIN};
 use crate::launch::promises::{self, Broken, Decided};
 use crate::launch::{
     CheckName, Decision, Freeze, Frozen, Given, Measured, Observation, People, Pods, Route, RouteVersion, Shares, Step,
-    Wanted, WantedRevision, step,
+    Wanted, WantedRevision, launchable, step,
 };
+use crate::traffic::PodSplit;
 
 /// One process.
 #[derive(Clone, Debug)]
@@ -199,15 +203,23 @@ impl World {
             };
             ((*revision).to_owned(), all)
         });
+        let asked = WantedRevision::Known(agent.spec.wanted.to_owned());
+        let (route, by_pods, wanted) = if self.rules.by_pods {
+            let (plans, replicas) = (self.plans(), agent.spec.replicas);
+            let wanted = launchable(&asked, &plans[agent.spec.plan as usize], &agent.state, replicas, None);
+            (service_as_seen(service, deployments), Some(in_the_way(&agent.state, deployments)), wanted)
+        } else {
+            (self.route_as_seen(route.as_ref()), None, asked)
+        };
         Observation {
             agent: "agent".to_owned(),
-            wanted: WantedRevision::Known(agent.spec.wanted.to_owned()),
+            wanted,
             replicas: agent.spec.replicas,
             paused: agent.spec.paused,
             history_limit: 5,
             pods: pods.collect(),
-            route: self.route_as_seen(route.as_ref()),
-            by_pods: None,
+            route,
+            by_pods,
             service: service.revision.clone(),
             decision: written.into_iter().flatten().max_by_key(|decision| (about(decision), decision.at)),
             hostname_taken: None,
@@ -369,6 +381,7 @@ impl World {
         Ok(match *work {
             Work::Commit => (pass.chosen.state != pass.agent.state).then(|| Write::Status(pass.chosen.state.clone())),
             Work::Size(revision, size) => {
+                self.may_grow(pass, revision, size_of(revision).is_some_and(|now| now < size))?;
                 let canary = running(&pass.chosen.state).filter(|launch| launch.revision == revision);
                 let launch = canary.map(|launch| launch.id.clone()).filter(|_| self.rules.guards.pods_versions);
                 let marked = known.get(revision).is_some_and(|pods| launch.is_none() || pods.launch == launch);
@@ -385,6 +398,16 @@ impl World {
             Work::Service => self.service_request(pass, operator.cache.as_ref(), operator.epoch)?,
             Work::Answer(index) => (!self.decisions[index].answered).then_some(Write::Answer(index)),
         })
+    }
+
+    /// `by_pods::may_grow`.
+    fn may_grow(&self, pass: &Pass, revision: &str, grows: bool) -> Result<(), Refused> {
+        let Chosen { state, wanted, .. } = &*pass.chosen;
+        let climbs = |phase: Phase| matches!(phase, Phase::Progressing | Phase::Promoting);
+        let launch = running(state).filter(|launch| launch.revision == revision && climbs(launch.phase));
+        let narrow = launch.is_some_and(|launch| launch.weight < 100) && PodSplit::of(wanted).is_none();
+        let asked = self.rules.by_pods && self.rules.guards.may_grow && narrow && grows;
+        if asked && self.service.split.is_some() { Err(Refused) } else { Ok(()) }
     }
 
     /// Whether a Deployment is there, and is as the operator knows it.
@@ -428,10 +451,18 @@ impl World {
         let Chosen { wanted, state, .. } = &*pass.chosen;
         let cached = cache.map_or(&self.service, |cache| &cache.service);
         let marked = !self.needs_mark(state, self.service.decision.as_ref(), (self.service.epoch, epoch));
-        let right = self.service.revision == wanted.service && marked;
+        let split = PodSplit::of(wanted).filter(|_| self.rules.by_pods);
+        let same = |service: &ServiceObject| service.revision == wanted.service && service.split == split;
         let rests = is_certain(&pass.agent.state) && running(state).is_none();
-        if (rests && cached.revision == wanted.service) || right {
+        if (rests && same(cached)) || (same(&self.service) && marked) {
             return Ok(None);
+        }
+        let shared = self.service.split.as_ref();
+        if let Some(split) = split.as_ref().filter(|split| !shared.is_some_and(|shared| split.is_within(shared))) {
+            if self.rules.guards.may_split && !self.fits(split) {
+                return Err(Refused);
+            }
+            self.may_rise(pass, self.service.decision.as_ref())?;
         }
         let stable = state.stable.as_ref().map(|stable| &stable.revision);
         let moves = self.service.revision != wanted.service;
@@ -439,7 +470,7 @@ impl World {
             self.may_rise(pass, self.service.decision.as_ref())?;
         }
         let (decision, takes_back) = self.mark(&pass.chosen);
-        Ok(Some(Write::Service { revision: wanted.service.clone(), decision, takes_back }))
+        Ok(Some(Write::Service { revision: wanted.service.clone(), split, decision, takes_back }))
     }
 
     /// `traffic::may_rise`.
@@ -476,8 +507,8 @@ impl World {
 fn chosen(seen: Observation, step: Step) -> Chosen {
     let Step { state, wanted, .. } = step;
     let shares = match seen.route {
-        Route::Seen { shares, .. } => Some(shares),
-        _ => None,
+        Route::Seen { shares, .. } if seen.by_pods.is_none() => Some(shares),
+        _ => None, // a Service is not written on what was seen of it
     };
     Chosen { shares, serves: seen.service.is_some(), state: Known::new(state), wanted }
 }

@@ -131,8 +131,8 @@ impl World {
         if self.decisions.iter().any(|decision| !decision.answered) || !self.state.answers.is_empty() {
             return stuck(format!("people wait for answers: {:?}, {:?}", self.decisions, self.state.answers));
         }
-        if self.service.revision.as_deref() != stable {
-            return stuck(format!("the Service is with {:?} and stable is {stable:?}", self.service.revision));
+        if self.service.revision.as_deref() != stable || self.service.split.is_some() {
+            return stuck(format!("the Service is with {:?} and stable is {stable:?}", *self.service));
         }
         if self.route.as_ref().is_some_and(|route| route.shares != Shares::AtRest) {
             return stuck(format!("the route is not at rest: {:?}", *self.route));

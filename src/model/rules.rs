@@ -67,6 +67,10 @@ pub(super) struct Guards {
     pub(super) sees_windows: bool,
     /// Runs under way are waited for.
     pub(super) sees_runs: bool,
+    /// Before a Service selects the pods of both revisions their numbers are read afresh.
+    pub(super) may_split: bool,
+    /// Before a canary grows without traffic the Service is read afresh.
+    pub(super) may_grow: bool,
 }
 
 /// A world: what is in it, and what may happen.
@@ -75,6 +79,8 @@ pub(super) struct Guards {
 pub(super) struct Rules {
     /// The agent has a gateway.
     pub(super) gateway: bool,
+    /// Without a gateway: pods make the shares.
+    pub(super) by_pods: bool,
     /// Something is stable already.
     pub(super) stable: bool,
     /// A revision without traffic keeps its pods until its runs end.
@@ -114,6 +120,8 @@ impl Guards {
         remembers_answers: true,
         sees_windows: true,
         sees_runs: true,
+        may_split: true,
+        may_grow: true,
     };
 }
 
@@ -121,6 +129,7 @@ impl Rules {
     /// Everything as it is built, and nothing happens.
     pub(super) const CALM: Self = Self {
         gateway: true,
+        by_pods: false,
         stable: true,
         drain: false,
         standby: false,
@@ -151,6 +160,7 @@ pub(super) fn plans(rules: Rules) -> Arc<[Plan; 3]> {
 /// Two stages with a gate each, a trigger that must last and one that need not.
 fn plan(rules: Rules, which: PlanAs) -> Plan {
     let stages: &[(&str, i32)] = match (rules.gateway, rules.judged.short, which) {
+        (false, short, _) if rules.by_pods => stages_of_pods(short, which),
         (false, ..) => &[("healthy", 0)],
         (true, true, PlanAs::Edited) => &[("third", 30)],
         (true, true, _) => &[("half", 50)],
@@ -168,6 +178,15 @@ fn plan(rules: Rules, which: PlanAs) -> Plan {
         triggers: vec![trigger("errors", TICK), trigger("bypass", Duration::ZERO)],
         interval: Duration::from_secs(1),
         source: "default".to_owned(),
+    }
+}
+
+/// One pod beside two makes a third, and two make a half; of four, two and four do.
+fn stages_of_pods(short: bool, which: PlanAs) -> &'static [(&'static str, i32)] {
+    match (short, which) {
+        (true, PlanAs::Edited) => &[("third", 34)],
+        (true, _) | (false, PlanAs::Edited) => &[("half", 50)],
+        (false, _) => &[("third", 34), ("half", 50)],
     }
 }
 

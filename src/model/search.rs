@@ -191,7 +191,8 @@ impl World {
         let route = self.route.as_ref().as_ref().map_or_else(|| "none".to_owned(), |it| format!("{:?}", it.shares));
         let pods: Vec<_> =
             self.deployments.iter().map(|(name, pods)| format!("{name} {}/{}", pods.ready, pods.size)).collect();
-        let service = self.service.revision.as_deref().unwrap_or("-");
+        let both = self.service.split.as_ref().map(|split| format!(" and {} at {}%", split.canary, split.weight));
+        let service = self.service.revision.as_deref().unwrap_or("-").to_owned() + &both.unwrap_or_default();
         format!("| {stable} | {launch} | route {route} | service {service} | {}", pods.join(", "))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::rules::{Budget, Guards, Judged, Rules};
+use super::rules::{Budget, Guards, Judged, PlanAs, Rules};
 use super::search::{Bounds, Cut, Found, search, tell};
 use super::world::{Action, is_fault};
 use crate::api::DecisionVerb;
@@ -103,6 +103,49 @@ fn a_verdict_and_a_fault() {
 fn an_edited_plan_and_a_verdict() {
     let only = |action: &Action| !is_edit(action) || matches!(action, Action::EditPlan(_));
     holds("plan edit, verdict", Rules { budget: budget(0, 1, 1), only, ..Rules::CALM });
+}
+
+// ---- pods that make the shares
+
+const BY_PODS: Rules = Rules { gateway: false, by_pods: true, ..Rules::CALM };
+
+#[test]
+fn by_pods_and_one_verdict() {
+    holds("by pods: verdict", Rules { budget: budget(0, 0, 1), ..BY_PODS });
+}
+
+#[test]
+fn by_pods_and_one_edit() {
+    holds("by pods: edit", Rules { budget: budget(0, 1, 0), ..BY_PODS });
+}
+
+#[test]
+fn by_pods_and_one_fault_with_two_operators() {
+    holds("by pods: fault, two operators", Rules { budget: budget(1, 0, 0), standby: true, ..BY_PODS });
+}
+
+#[test]
+fn by_pods_other_replicas_and_a_fault() {
+    let only = |action: &Action| !is_edit(action) || matches!(action, Action::Replicas(_) | Action::EditPlan(_));
+    holds("by pods: replicas or plan, fault", Rules { budget: budget(1, 1, 0), only, ..BY_PODS });
+}
+
+#[test]
+fn by_pods_a_verdict_and_a_fault() {
+    holds("by pods: verdict, fault", Rules { judged: SHORT, budget: budget(1, 0, 1), ..BY_PODS });
+}
+
+/// Sizes that are written late and seen by a watch that stands still, while the plan asks for fewer pods.
+const LATE_PODS: Rules = Rules { budget: budget(2, 1, 0), judged: SHORT, only: only_late_pods, ..BY_PODS };
+
+fn only_late_pods(action: &Action) -> bool {
+    let fault = is_fault(action) && !matches!(action, Action::Delay(_, true) | Action::LoseWatch(_));
+    !fault && (!is_edit(action) || matches!(action, Action::EditPlan(PlanAs::Edited)))
+}
+
+#[test]
+fn by_pods_that_are_written_late_and_a_watch_that_stands_still() {
+    holds("by pods: late write, lost watch, plan edit", LATE_PODS);
 }
 
 // ---- soak and drain
@@ -220,6 +263,12 @@ fn deep_everything_once() {
 
 #[test]
 #[ignore = "long: make model"]
+fn deep_by_pods_everything_once() {
+    holds("by pods, everything once", Rules { budget: budget(1, 1, 1), standby: true, ..BY_PODS });
+}
+
+#[test]
+#[ignore = "long: make model"]
 fn deep_two_faults() {
     holds("two faults, verdict", Rules { budget: budget(2, 0, 1), standby: true, ..Rules::CALM });
 }
@@ -281,6 +330,23 @@ fn pods_that_go_late_from_a_revision_that_is_launched_again_are_found() {
     let budget = Budget { people: 1, ..budget(1, 0, 1) };
     let world = Rules { verbs: &[DecisionVerb::Retry], judged: SHORT, budget, only, ..Rules::CALM };
     finds("WeightBeforeScaleDown", without(|guards| guards.pods_versions = false, world));
+}
+
+/// Of all edits only those of the plan, and of all faults only late writes.
+fn only_plans_and_delays(action: &Action) -> bool {
+    let fault = is_fault(action) && !matches!(action, Action::Delay(..));
+    !fault && (!is_edit(action) || matches!(action, Action::EditPlan(_)))
+}
+
+#[test]
+fn pods_that_grow_under_a_late_share_are_found() {
+    let world = Rules { budget: budget(1, 1, 0), only: only_plans_and_delays, ..BY_PODS };
+    finds("PodsWithinShare", without(|guards| guards.may_grow = false, world));
+}
+
+#[test]
+fn a_share_that_is_given_to_pods_that_grew_late_is_found() {
+    finds("PodsWithinShare", without(|guards| guards.may_split = false, LATE_PODS));
 }
 
 #[test]

@@ -14,7 +14,8 @@ use super::rules::{Budget, PlanAs, Rules, plans};
 use crate::api::{DecisionVerb, Phase, StableRevision, State, TrustedRevision, Verdict};
 use crate::controller::elector::{Act, LeaseView};
 use crate::launch::promises::{self, Broken, Rise, share_of};
-use crate::launch::{Decision, Plan, Programmed, Route, Shares};
+use crate::launch::{ByPods, Decision, Plan, Programmed, Route, Shares};
+use crate::traffic::PodSplit;
 
 pub(super) const OCHRE: &str = "ochre";
 pub(super) const TEAL: &str = "teal";
@@ -47,6 +48,8 @@ pub(super) struct RouteObject {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct ServiceObject {
     pub(super) revision: Option<String>,
+    /// It selects the pods of this revision and of another one.
+    pub(super) split: Option<PodSplit>,
     pub(super) decision: Option<Decision>,
     pub(super) epoch: i64,
 }
@@ -94,6 +97,7 @@ pub(super) enum Write {
     },
     Service {
         revision: Option<String>,
+        split: Option<PodSplit>,
         decision: Option<Decision>,
         takes_back: Option<String>,
     },
@@ -181,7 +185,7 @@ pub(super) enum Action {
     Program,
     /// All pods of a revision die.
     Die(&'static str),
-    /// Somebody else gives the canary 90 %.
+    /// Somebody else gives the canary 90 %, or scales it up where pods make the shares.
     Drift,
     /// Somebody removes the route.
     LoseRoute,
@@ -344,6 +348,9 @@ impl World {
             if self.route.as_ref().is_some_and(|route| matches!(route.shares, Shares::Split { .. })) {
                 all.extend([Action::Drift, Action::LoseRoute]);
             }
+            if self.service.split.is_some() {
+                all.push(Action::Drift);
+            }
             if *self.state != State::default() && self.operators.iter().all(|operator| operator.pass.is_none()) {
                 all.push(Action::LoseStatus);
             }
@@ -461,6 +468,14 @@ impl World {
                 (pods.ready, pods.since) = (0, None);
             }),
             Action::Program => self.route.edit(|route| route.iter_mut().for_each(|route| route.programmed = true)),
+            Action::Drift if self.rules.by_pods => {
+                let canary = self.service.split.as_ref().map(|split| named(&split.canary));
+                let canary = canary.filter(|canary| self.deployments.contains_key(canary));
+                if let Some(revision) = canary {
+                    self.deployments.edit(|all| resize(all.get_mut(revision).unwrap(), 4));
+                    self.changed(&Write::Remove { revision });
+                }
+            }
             Action::Drift => {
                 self.route.edit(|route| {
                     if let Some(Shares::Split { weight, .. }) = route.as_mut().map(|route| &mut route.shares) {
@@ -604,8 +619,10 @@ impl World {
             return Ok(Err(Refused));
         }
         self.promises_of_a_write(write, late, deposed)?;
+        let before = self.share_of_pods();
         self.apply(write, epoch);
         self.changed(write);
+        self.pods_within_share(write, late, before)?;
         Ok(Ok(()))
     }
 
@@ -646,9 +663,9 @@ impl World {
                 self.taken_back.extend(takes_back.map(|launch| (object(write).0, launch)));
                 self.route = Known::new(Some(RouteObject { shares, programmed: false, decision, epoch }));
             }
-            Write::Service { revision, decision, takes_back } => {
+            Write::Service { revision, split, decision, takes_back } => {
                 self.taken_back.extend(takes_back.map(|launch| (object(write).0, launch)));
-                self.service = Known::new(ServiceObject { revision, decision, epoch });
+                self.service = Known::new(ServiceObject { revision, split, decision, epoch });
             }
             Write::Size { revision, size, launch, .. } => self.deployments.edit(|all| {
                 let pods = all.entry(revision).or_default();
@@ -671,7 +688,26 @@ impl World {
     }
 
     fn share(&self, revision: &str) -> i32 {
-        share_of(revision, &self.route_as_seen(self.route.as_ref()), self.service.revision.as_deref())
+        let route = if self.rules.by_pods {
+            service_as_seen(&self.service, &self.deployments)
+        } else {
+            self.route_as_seen(self.route.as_ref())
+        };
+        share_of(revision, &route, self.service.revision.as_deref())
+    }
+
+    /// What selector and sizes make of the canary's share.
+    fn share_of_pods(&self) -> i32 {
+        let size = |revision: &str| self.deployments.get(revision).map_or(0, |pods| pods.size);
+        self.service.split.as_ref().map_or(0, |split| split.share(size))
+    }
+
+    /// `PodSplit::fits`.
+    pub(super) fn fits(&self, split: &PodSplit) -> bool {
+        let size = |revision: &str| self.deployments.get(revision).map_or(0, |pods| pods.size);
+        let mut others = self.deployments.iter().filter(|(name, _)| **name != split.stable && **name != split.canary);
+        let alone = others.all(|(_, pods)| pods.size.max(pods.ready) == 0);
+        size(&split.stable) > 0 && split.share(size) <= split.weight && alone
     }
 
     // ---- what no write may do
@@ -683,6 +719,11 @@ impl World {
             Write::Route { shares: Shares::Split { canary, weight, .. }, .. } if *weight > self.share(canary) => {
                 let written = self.route.as_ref().and_then(|route| route.decision.as_ref());
                 self.rises(write, (canary, *weight), written, late)
+            }
+            Write::Service { split: Some(split), .. }
+                if !self.service.split.as_ref().is_some_and(|shared| split.is_within(shared)) =>
+            {
+                self.rises(write, (&split.canary, split.weight), self.service.decision.as_ref(), late)
             }
             Write::Service { revision: Some(revision), takes_back: None, .. }
                 if self.service.revision.as_ref() != Some(revision)
@@ -698,6 +739,19 @@ impl World {
             _ if deposed && self.rules.one_writer => broken("OneWriter", format!("a deposed leader wrote {write:?}")),
             _ => Ok(()),
         }
+    }
+
+    /// Where pods are the share, no write makes it larger than the status says.
+    fn pods_within_share(&self, write: &Write, late: bool, before: i32) -> Result<(), Broken> {
+        let climbs = |phase: Phase| matches!(phase, Phase::Progressing | Phase::Promoting);
+        let canary = self.service.split.as_ref().map(|split| &split.canary);
+        let launch = self.state.launch.as_ref().filter(|it| climbs(it.phase) && Some(&it.revision) == canary);
+        let (after, allowed) = (self.share_of_pods(), launch.map_or(0, |launch| launch.weight));
+        if late || after <= before.max(allowed) {
+            return Ok(()); // one that was on its way is undone in the next pass
+        }
+        let why = format!("pods make {after}% after {write:?}, and the status says {allowed}%");
+        Err(Broken { promise: "PodsWithinShare", why })
     }
 
     /// What a person decided takes effect once.
@@ -773,6 +827,28 @@ pub(super) fn grow_older(
     if service.decision.is_some() {
         service.edit(|service| service.decision.iter_mut().for_each(|decision| past(&mut decision.at)));
     }
+}
+
+/// `traffic::read_service`: the Service of an agent whose pods make the shares, as its route.
+pub(super) fn service_as_seen(service: &ServiceObject, pods: &BTreeMap<&'static str, Deployment>) -> Route {
+    let size = |revision: &str| pods.get(revision).map_or(0, |pods| pods.size);
+    let shares = service.split.as_ref().map_or(Shares::AtRest, |split| Shares::Split {
+        stable: split.stable.clone(),
+        canary: split.canary.clone(),
+        weight: split.weight.max(split.share(size)),
+    });
+    Route::Seen { shares, programmed: Programmed::Yes }
+}
+
+/// `by_pods::obstacle`: the pods of one revision that a Service of both would send to as well.
+pub(super) fn in_the_way(state: &State, pods: &BTreeMap<&'static str, Deployment>) -> ByPods {
+    let launch = state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
+    let Some((launch, stable)) = launch.and_then(|launch| Some((launch, launch.stable.as_ref()?))) else {
+        return ByPods::default();
+    };
+    let known = |name: &str| name == launch.revision || name == stable;
+    let mut others = pods.iter().filter(|(name, pods)| !known(name) && pods.size.max(pods.ready) > 0);
+    ByPods { obstacle: others.next().map(|(name, _)| format!("a pod of {name} is there")) }
 }
 
 fn resize(pods: &mut Deployment, size: i32) {
