@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use kube::runtime::controller::Action;
 
 use super::caches::WatchedAgent;
-use super::context::{Context, Key};
+use super::context::{Context, Key, Memory};
 use super::metrics::ReasonLabel;
 use super::{Error, adopted, commit, guard, observe, people, perform, prepare};
 use crate::launch::{self, promises::Decided};
@@ -64,7 +64,7 @@ pub(crate) async fn reconcile(watched: &WatchedAgent, ctx: &Context) -> Result<A
     performed?;
     answered?;
 
-    let shown = ctx.remember(&key, |memory| memory.succeeded());
+    let shown = ctx.remember(&key, Memory::succeeded);
     if shown {
         return Ok(Action::requeue(Duration::from_millis(1))); // the trouble that status shows is over
     }
