@@ -79,6 +79,8 @@ pub(super) struct Pass {
 struct Chosen {
     shares: Option<Shares>,
     serves: bool,
+    /// The Service as it was observed (`live.rs`). While a launch runs it is this version that is written upon.
+    service: Known<ServiceObject>,
     state: Known<State>,
     wanted: Wanted,
 }
@@ -150,6 +152,9 @@ impl Operator {
             pass.chosen.edit(|chosen| {
                 chosen.state.edit(older_state);
                 chosen.wanted.decision.iter_mut().for_each(|decision| past(&mut decision.at));
+                if chosen.service.decision.is_some() {
+                    chosen.service.edit(|it| it.decision.iter_mut().for_each(|decision| past(&mut decision.at)));
+                }
             });
         }
     }
@@ -179,7 +184,9 @@ impl World {
         promises::of_a_decision(&Decided { plan, before: &agent.state, seen: &truth, now: *NOW, step: &step })?;
         let left = self.work(index, &truth, &step);
         self.operators[index].wake = step.wake_at;
-        let chosen = Known::new(chosen(truth, step));
+        let cache = self.operators[index].cache.as_ref().filter(|_| is_certain(&agent.state));
+        let service = cache.map_or(&self.service, |cache| &cache.service).clone();
+        let chosen = Known::new(chosen(truth, service, step));
         self.operators[index].pass = Some(Pass { agent, chosen, left });
         self.end_idle_pass(index);
         Ok(())
@@ -395,7 +402,7 @@ impl World {
                 self.seen(known, revision)?.then_some(write)
             }
             Work::Route => self.route_request(pass, operator.cache.as_ref(), operator.epoch)?,
-            Work::Service => self.service_request(pass, operator.cache.as_ref(), operator.epoch)?,
+            Work::Service => self.service_request(pass, operator.epoch)?,
             Work::Answer(index) => (!self.decisions[index].answered).then_some(Write::Answer(index)),
         })
     }
@@ -419,7 +426,7 @@ impl World {
 
     /// `traffic::route`.
     fn route_request(&self, pass: &Pass, cache: Option<&Cache>, epoch: i64) -> Result<Option<Write>, Refused> {
-        let Chosen { shares: seen, serves, wanted, state } = &*pass.chosen;
+        let Chosen { shares: seen, serves, wanted, state, .. } = &*pass.chosen;
         if !self.rules.gateway {
             return Ok(None);
         }
@@ -447,14 +454,22 @@ impl World {
     }
 
     /// `traffic::service`.
-    fn service_request(&self, pass: &Pass, cache: Option<&Cache>, epoch: i64) -> Result<Option<Write>, Refused> {
-        let Chosen { wanted, state, .. } = &*pass.chosen;
-        let cached = cache.map_or(&self.service, |cache| &cache.service);
-        let marked = !self.needs_mark(state, self.service.decision.as_ref(), (self.service.epoch, epoch));
+    fn service_request(&self, pass: &Pass, epoch: i64) -> Result<Option<Write>, Refused> {
+        let Chosen { wanted, state, service: observed, .. } = &*pass.chosen;
+        let marked = |it: &ServiceObject| !self.needs_mark(state, it.decision.as_ref(), (it.epoch, epoch));
         let split = PodSplit::of(wanted).filter(|_| self.rules.by_pods);
         let same = |service: &ServiceObject| service.revision == wanted.service && service.split == split;
-        let rests = is_certain(&pass.agent.state) && running(state).is_none();
-        if (rests && same(cached)) || (same(&self.service) && marked) {
+        let certain = is_certain(&pass.agent.state);
+        let right = |service: &ServiceObject| same(service) && marked(service);
+        let read_now = certain || **observed == ServiceObject::default();
+        let read = if read_now { &self.service } else { observed };
+        if (certain && running(state).is_none() && same(observed)) || right(read) {
+            return Ok(None);
+        }
+        if read != &self.service && !wanted.falling && self.rules.guards.versions {
+            return Err(Refused); // its version is old; a fall reads it again
+        }
+        if right(&self.service) {
             return Ok(None);
         }
         let shared = self.service.split.as_ref();
@@ -504,13 +519,13 @@ impl World {
     }
 }
 
-fn chosen(seen: Observation, step: Step) -> Chosen {
+fn chosen(seen: Observation, service: Known<ServiceObject>, step: Step) -> Chosen {
     let Step { state, wanted, .. } = step;
     let shares = match seen.route {
         Route::Seen { shares, .. } if seen.by_pods.is_none() => Some(shares),
         _ => None, // a Service is not written on what was seen of it
     };
-    Chosen { shares, serves: seen.service.is_some(), state: Known::new(state), wanted }
+    Chosen { shares, serves: seen.service.is_some(), service, state: Known::new(state), wanted }
 }
 
 /// What an operator sees that lacks a guard.

@@ -491,6 +491,7 @@ impl World {
             Action::LoseStatus => {
                 self.state = Known::new(State::default());
                 self.heard.clear(); // what was not answered yet is heard anew
+                self.taken_back.clear(); // ids are given anew
                 self.changed(&Write::Status(self.state.clone()));
             }
             Action::Want(_) | Action::Pause(_) | Action::Replicas(_) | Action::EditPlan(_) => self.edit(action),
