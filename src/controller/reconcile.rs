@@ -90,7 +90,7 @@ pub(crate) fn again(watched: Arc<WatchedAgent>, error: &Error, ctx: Arc<Context>
     ctx.calls.metrics.errors.get_or_create(&ReasonLabel { reason: error.reason() }).inc();
     if ctx.ends(&key, error) {
         tracing::debug!(namespace = key.0, agent = key.1, %error, "its namespace is being deleted");
-    } else if error.reason() == "Conflict" {
+    } else if error.reason() == "Conflict" || !error.lasts(failures) {
         tracing::debug!(namespace = key.0, agent = key.1, %error, "looking again");
     } else {
         let cause = error.cause().unwrap_or_default();
