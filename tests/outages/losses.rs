@@ -19,7 +19,7 @@ use crate::{SECOND_NODE, alone};
 /// Requests a second; a quarter of them is the canary's.
 const RATE: u32 = 40;
 /// A gateway has heard of a new weight by then.
-const HEARD: Duration = Duration::from_secs(1);
+const HEARD: Duration = Duration::from_secs(5);
 
 /// An agent whose canary stays at 25 % until a trigger fires.
 fn quarter(name: &str, replicas: i32, trigger: &Value) -> anyhow::Result<Manifest> {
