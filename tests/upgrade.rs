@@ -95,8 +95,8 @@ struct At {
     rejected: usize,
     /// Names, identities and restarts.
     pods: BTreeMap<String, (Option<String>, i32)>,
-    /// Generations: another one means another template or size.
-    deployments: BTreeMap<String, Option<i64>>,
+    /// Their specs, size and template included. Not their generations: these move with an annotation too, as on a canary.
+    deployments: BTreeMap<String, Value>,
     revisions: Vec<String>,
     route: Value,
 }
@@ -119,7 +119,7 @@ impl At {
             launch: launch(&seen).map(place).transpose()?,
             rejected: rejected(&seen),
             pods: living.map(|pod| (pod.name_any(), (pod.uid(), restarts(&pod)))).collect(),
-            deployments: deployments.map(|it| (it.name_any(), it.metadata.generation)).collect(),
+            deployments: deployments.map(|it| (it.name_any(), json!(it.spec))).collect(),
             revisions: revisions.filter(ours).map(|it| it.name_any()).collect(),
             route: agent.routes().list(&all).await?.items.into_iter().map(|route| route.data["spec"].clone()).collect(),
         })
