@@ -68,6 +68,13 @@ pub struct State {
     pub answers: Vec<super::Answer>,
 }
 
+impl State {
+    /// The launch that runs: it has begun and has not ended. Its soak and its way back belong to it.
+    pub fn running(&self) -> Option<&Launch> {
+        self.launch.as_ref().filter(|launch| launch.phase != Phase::Complete)
+    }
+}
+
 /// The revision that owns the traffic.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct StableRevision {

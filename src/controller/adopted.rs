@@ -63,9 +63,7 @@ async fn write(
     }
     fence(&ctx.calls.leadership, format!("HTTPRoute {name}"), &marks)?;
     let rise = rises(&live, &edited, &key.1, step, Some(&found));
-    if rise.is_some() || (!step.wanted.falling && *wanted == Shares::AtRest && found != Shares::AtRest) {
-        endpoints::known(ctx, &key, seen, step, wanted).await?;
-    }
+    endpoints::known(ctx, &key, seen, step, Some(&found), rise.is_some()).await?;
     if let Some(rise) = rise {
         stay_to_put_it_back(ctx, agent).await?;
         may_rise(ctx, agent, step, rise, traffic::decision(&marks).as_ref()).await?;

@@ -38,7 +38,7 @@ pub(super) fn observe(ctx: &Context, key: &Key, known: &Known<'_>, seen: &mut Ob
     }
     (seen.route, seen.service) = traffic::read_service(*service, &seen.pods);
     seen.route_version = service.map(traffic::service_version).unwrap_or_default();
-    let running = state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
+    let running = state.running();
     seen.by_pods = Some(ByPods { obstacle: running.and_then(|launch| obstacle(ctx, key, launch)) });
     let port = prepared.revision.as_ref().map(|revision| revision.port);
     let ports = service.zip(port).and_then(|(service, port)| traffic::port_differs(service, port));

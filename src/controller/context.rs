@@ -14,7 +14,7 @@ use super::caches::Caches;
 use super::calls::Calls;
 use super::error::NAMESPACE_ENDS;
 use super::prepare::Prepared;
-use crate::api::{AgentDeployment, Phase, State};
+use crate::api::{AgentDeployment, State};
 use crate::launch::{Plan, Window};
 use crate::revision::Revision;
 use crate::signals::Sampler;
@@ -61,7 +61,7 @@ pub(crate) struct Memory {
 impl Memory {
     /// The status says this: whether a launch runs, however the rest of the pass ends.
     pub(crate) fn committed(&mut self, state: &State) {
-        self.launching = state.launch.as_ref().is_some_and(|launch| launch.phase != Phase::Complete);
+        self.launching = state.running().is_some();
     }
 
     /// A pass was made whole. Returns whether status still shows trouble that is over.

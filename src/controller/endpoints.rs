@@ -14,14 +14,21 @@ use super::context::{Context, Key};
 use crate::launch::{Observation, Shares, Step};
 use crate::revision::names::revision_name;
 
-/// Refuses to move traffic to a Service while gateways know none of its revision's pods.
+/// Refuses to move traffic to a Service while gateways know none of its revision's pods: where a write `rises`, and where it
+/// puts a route at rest that was `found` shared.
 pub(super) async fn known(
     ctx: &Context,
     key: &Key,
     seen: &Observation,
     step: &Step,
-    shares: &Shares,
+    found: Option<&Shares>,
+    rises: bool,
 ) -> Result<(), Error> {
+    let Some(shares) = &step.wanted.shares else { return Ok(()) };
+    let comes_to_rest = !step.wanted.falling && *shares == Shares::AtRest && found != Some(&Shares::AtRest);
+    if !rises && !comes_to_rest {
+        return Ok(());
+    }
     for (service, revision) in targets(&key.1, step, shares) {
         let ready = seen.pods.get(revision).is_some_and(|pods| pods.ready > 0);
         if ready && !names(ctx, key, &service, revision).await? {

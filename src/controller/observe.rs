@@ -27,7 +27,7 @@ pub(crate) async fn observe(
     state: &State,
 ) -> Result<(Observation, Live), Error> {
     let spec = &agent.spec;
-    let running = state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
+    let running = state.running();
     let adopted = spec.adopted_route();
     let named = adopted.unwrap_or(&key.1);
     let certain = running.is_none() && state.stable.is_some(); // a status that was lost does not tell who has the traffic

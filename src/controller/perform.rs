@@ -20,7 +20,7 @@ use super::live::Live;
 use super::prepare::Prepared;
 use super::reconcile::key;
 use super::{Error, adopted, by_pods, plans, revisions};
-use crate::api::{AgentDeployment, Phase, annotations};
+use crate::api::{AgentDeployment, annotations};
 use crate::children::{self, Owner};
 use crate::launch::{Observation, Step};
 use crate::revision::Revision;
@@ -84,7 +84,7 @@ pub(crate) async fn capacity(
 ) -> Result<(), Error> {
     let key = key(agent);
     let Some(owner) = Owner::of(agent) else { return Ok(()) };
-    let running = step.state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
+    let running = step.state.running();
     for (hash, size) in &step.wanted.sizes {
         let revision = revisions::stored(ctx, &key, agent, prepared, hash).await?;
         by_pods::may_grow(ctx, agent, step, hash, *size).await?;

@@ -79,7 +79,7 @@ pub(super) fn fence(leadership: &Leadership, what: String, found: &BTreeMap<Stri
 
 /// What is written together with a weight.
 pub(super) fn mark<'a>(ctx: &Context, step: &'a Step) -> Mark<'a> {
-    let running = step.state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
+    let running = step.state.running();
     let decision = step.wanted.decision.as_ref();
     let launch = running.map(|launch| launch.id.as_str()).or(decision.map(|decision| decision.launch.as_str()));
     Mark { epoch: ctx.calls.leadership.epoch(), launch, decision }
@@ -186,9 +186,7 @@ async fn write_route(
     }
     fence(&ctx.calls.leadership, format!("HTTPRoute {name}"), live.annotations())?;
     let rise = rises(&live, &edited, name, step, found.as_ref());
-    if rise.is_some() || (!step.wanted.falling && *shares == Shares::AtRest && !at_rest) {
-        endpoints::known(ctx, &key, seen, step, shares).await?;
-    }
+    endpoints::known(ctx, &key, seen, step, found.as_ref(), rise.is_some()).await?;
     if let Some(rise) = rise {
         may_rise(ctx, agent, step, rise, traffic::decision(live.annotations()).as_ref()).await?;
     }
@@ -273,7 +271,7 @@ async fn service(
 ) -> Result<(), Error> {
     let key = key(agent);
     let split = seen.by_pods.as_ref().and_then(|_| PodSplit::of(&step.wanted));
-    let launching = step.state.launch.as_ref().is_some_and(|launch| launch.phase != Phase::Complete);
+    let launching = step.state.running().is_some();
     let revision = match step.wanted.service.as_deref() {
         Some(hash) => revisions::stored(ctx, &key, agent, prepared, hash).await.map(Some),
         None => Ok(None),
@@ -321,7 +319,10 @@ fn built(
     marks: BTreeMap<String, String>,
 ) -> Service {
     let service = children::agent_service(owner, revision, marks);
-    split.map_or(service.clone(), |split| traffic::splitting(service, &owner.name, split))
+    match split {
+        Some(split) => traffic::splitting(service, &owner.name, split),
+        None => service,
+    }
 }
 
 /// Pods make a share only as long as nobody changes their number: it is read afresh before the Service selects them.

@@ -88,7 +88,7 @@ pub fn launchable(
     ports: Option<String>,
 ) -> WantedRevision {
     let WantedRevision::Known(revision) = wanted else { return wanted.clone() };
-    let running = state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
+    let running = state.running();
     let Some(stable) = &state.stable else { return wanted.clone() }; // nobody to share with
     let settled = stable.revision == *revision
         || running.is_some_and(|launch| launch.revision == *revision)

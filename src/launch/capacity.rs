@@ -48,7 +48,7 @@ pub(super) fn of_canary(launch: &Launch, plan: &Plan, seen: &Observation) -> i32
 /// ended, its soak included.
 pub(super) fn sizes(state: &State, plan: &Plan, seen: &Observation) -> BTreeMap<String, i32> {
     let mut sizes = BTreeMap::new();
-    let running = state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
+    let running = state.running();
     for retiring in &state.retiring {
         sizes.insert(retiring.revision.clone(), size_now(seen, &retiring.revision));
     }

@@ -126,7 +126,7 @@ fn pause(decision: &Given, state: &mut State, now: Timestamp) -> String {
         return format!("it is paused already, by {}: {}", pause.by, pause.reason);
     }
     state.pause = Some(Pause { by: decision.by.clone(), reason: decision.reason.clone(), since: now });
-    match state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete) {
+    match state.running() {
         Some(launch) => format!("{} holds at {}% until Resume", launch.id, launch.weight),
         None => "no launch begins until Resume".to_owned(),
     }

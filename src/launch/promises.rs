@@ -134,16 +134,12 @@ pub fn raises(decided: &Decided<'_>) -> bool {
         });
         asked_for(&launch.revision, step) > now || onward
     };
-    running(&step.state).is_some_and(more)
-}
-
-fn running(state: &State) -> Option<&Launch> {
-    state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete)
+    step.state.running().is_some_and(more)
 }
 
 /// The launch before and after, when the decision is about one that runs on.
 fn moved<'a>(decided: &Decided<'a>) -> Option<(&'a Launch, &'a Launch)> {
-    let (old, new) = (running(decided.before)?, decided.step.state.launch.as_ref()?);
+    let (old, new) = (decided.before.running()?, decided.step.state.launch.as_ref()?);
     (old.id == new.id).then_some((old, new))
 }
 
@@ -185,7 +181,7 @@ fn asked_for(revision: &str, step: &Step) -> i32 {
 
 /// 1. The canary's share never exceeds its stage's, nor what the status says.
 fn weight_bound(decided: &Decided<'_>) -> Result<(), String> {
-    let Some(launch) = running(&decided.step.state) else { return Ok(()) };
+    let Some(launch) = decided.step.state.running() else { return Ok(()) };
     let before = moved(decided).map_or(0, |(old, _)| old.weight);
     let bound = match launch.phase {
         Phase::Progressing => stage(decided.plan, launch).map_or(0, |stage| stage.weight),
@@ -213,7 +209,7 @@ fn pods_within_share(decided: &Decided<'_>) -> Result<(), String> {
     let both =
         |shares: Option<&Shares>| matches!(shares, Some(Shares::Split { weight, .. }) if (1..100).contains(weight));
     let split = matches!(&seen.route, Route::Seen { shares, .. } if both(Some(shares)));
-    let Some(launch) = running(&step.state).filter(|_| seen.by_pods.is_some()) else { return Ok(()) };
+    let Some(launch) = step.state.running().filter(|_| seen.by_pods.is_some()) else { return Ok(()) };
     let (true, Some(stable)) = (split || both(step.wanted.shares.as_ref()), &launch.stable) else { return Ok(()) };
     let size = |revision: &String| seen.pods.get(revision).map_or(0, |pods| pods.size);
     let asked = |revision: &String| step.wanted.sizes.get(revision).copied().unwrap_or(0);
@@ -343,7 +339,7 @@ fn capacity_first(decided: &Decided<'_>) -> Result<(), String> {
 /// 4. A revision of the launch that has traffic keeps the pods that it has, as long as the agent has any.
 fn pods_stay(decided: &Decided<'_>) -> Result<(), String> {
     let Decided { before, seen, step, .. } = decided;
-    let Some(launch) = running(before).filter(|_| seen.replicas > 0) else { return Ok(()) };
+    let Some(launch) = before.running().filter(|_| seen.replicas > 0) else { return Ok(()) };
     let revisions = launch.stable.iter().chain([&launch.revision]);
     let mut served = revisions.filter(|revision| share_of(revision, &seen.route, seen.service.as_deref()) > 0);
     let bared = served.find(|revision| {
@@ -360,7 +356,7 @@ fn finality(decided: &Decided<'_>) -> Result<(), String> {
     for rejected in &step.state.rejected {
         let revision = rejected.revision.as_str();
         let known = before.rejected.iter().any(|before| before.revision == revision);
-        let begins = running(&step.state).is_some_and(|launch| {
+        let begins = step.state.running().is_some_and(|launch| {
             launch.revision == revision && before.launch.as_ref().is_none_or(|old| old.id != launch.id)
         });
         if known && begins {
@@ -381,9 +377,11 @@ fn finality(decided: &Decided<'_>) -> Result<(), String> {
 fn service_stays(decided: &Decided<'_>) -> Result<(), String> {
     let step = decided.step;
     let (Some(service), Some(stable)) = (&step.wanted.service, &step.state.stable) else { return Ok(()) };
-    let promoted = running(&step.state)
+    let promoted = step
+        .state
+        .running()
         .is_some_and(|it| it.phase == Phase::Promoting && it.weight == 100 && it.revision == *service);
-    let waits = running(&step.state).is_some_and(|it| it.phase == Phase::RollingBack && it.revision == *service)
+    let waits = step.state.running().is_some_and(|it| it.phase == Phase::RollingBack && it.revision == *service)
         && decided.seen.service.as_ref() == Some(service)
         && ready(decided.seen, &stable.revision) == 0; // stable is dead, and the Service stays where it is
     if *service == stable.revision || promoted || waits {
@@ -406,7 +404,7 @@ fn quiet_at_rest(decided: &Decided<'_>) -> Result<(), String> {
     let asked = late // a fall that arrived after the success: it is obeyed
         || !seen.people.given.is_empty() || seen.people.unread || !before.answers.is_empty();
     let resting =
-        settled && !asked && running(before).is_none() && before.pending.is_none() && before.retiring.is_empty();
+        settled && !asked && before.running().is_none() && before.pending.is_none() && before.retiring.is_empty();
     if !resting || step.state == **before && step.events.is_empty() && step.wake_at.is_none() {
         return Ok(());
     }
@@ -422,7 +420,7 @@ fn waits_end(decided: &Decided<'_>) -> Result<(), String> {
     if step.wake_at.is_some() || step.state != **before {
         return Ok(()); // the write of what is new wakes it
     }
-    let awaits = match running(&step.state) {
+    let awaits = match step.state.running() {
         Some(launch) if launch.phase == Phase::RollingBack => false, // it waits for what is watched: pods, the route
         Some(launch) if launch.phase == Phase::Soaking => matches!(seen.wanted, WantedRevision::Known(_)),
         Some(launch) => !launch.held && launch.paused_at.is_none() && seen.replicas > 0,

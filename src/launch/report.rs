@@ -71,7 +71,7 @@ pub fn conditions(
     generation: Option<i64>,
     now: Timestamp,
 ) {
-    let running = state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
+    let running = state.running();
     let (ready, reason, message) = ready(state, seen);
     set(conditions, (READY, ready, reason, &message), generation, now);
     let (launched, reason, message) = launched(state, seen);
@@ -140,7 +140,7 @@ fn launched(state: &State, seen: &Observation) -> (bool, String, String) {
         let reason = if first { "Failed" } else { "RolledBack" };
         return (false, reason.to_owned(), format!("{} at {:.0}", rejected.reason, rejected.at));
     }
-    match state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete) {
+    match state.running() {
         Some(launch) => (false, phase(launch, seen), format!("{}: {}, {}", launch.id, stage(launch), reason(launch))),
         None if seen.paused => (false, "Paused".to_owned(), format!("{revision} waits: spec.paused is true")),
         None if state.pause.is_some() => (false, "Paused".to_owned(), people::waits(state, revision)),
@@ -170,7 +170,7 @@ fn waits_frozen(state: &State, seen: &Observation) -> Option<String> {
 
 /// Pods that Kubernetes does not make, of the running launch's revision or of stable: why, and the mend.
 fn pods_refused(state: &State, seen: &Observation) -> Option<(String, String)> {
-    let running = state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
+    let running = state.running();
     let launched = running.map(|launch| &launch.revision);
     let stable = state.stable.as_ref().map(|stable| &stable.revision);
     launched.into_iter().chain(stable).find_map(|revision| {
@@ -190,7 +190,7 @@ fn pods_refused(state: &State, seen: &Observation) -> Option<(String, String)> {
 
 /// What a person must mend, as reason and message.
 fn problem(state: &State, seen: &Observation) -> Option<(String, String)> {
-    let running = state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
+    let running = state.running();
     if let WantedRevision::Refused { reason, message, .. } | WantedRevision::Unknown { reason, message } = &seen.wanted
     {
         return Some((reason.clone(), message.clone()));

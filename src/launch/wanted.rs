@@ -7,7 +7,7 @@ use crate::api::{Launch, Outcome, Phase, State};
 
 /// The cluster as it should be now.
 pub(super) fn wanted(state: &State, plan: &Plan, seen: &Observation) -> Wanted {
-    let running = state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
+    let running = state.running();
     let shares = (seen.route != Route::NotUsed).then(|| running.map_or(Shares::AtRest, |launch| shares(launch, seen)));
     Wanted {
         sizes: capacity::sizes(state, plan, seen),

@@ -193,7 +193,7 @@ impl World {
     }
 
     fn observe(&self, index: usize, agent: &Agent) -> Observation {
-        let running = agent.state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
+        let running = agent.state.running();
         let cache = self.operators[index].cache.as_ref();
         let deployments = cache.map_or(&self.deployments, |cache| &cache.pods);
         let resting = cache.filter(|_| is_certain(&agent.state));
@@ -389,7 +389,7 @@ impl World {
             Work::Commit => (pass.chosen.state != pass.agent.state).then(|| Write::Status(pass.chosen.state.clone())),
             Work::Size(revision, size) => {
                 self.may_grow(pass, revision, size_of(revision).is_some_and(|now| now < size))?;
-                let canary = running(&pass.chosen.state).filter(|launch| launch.revision == revision);
+                let canary = pass.chosen.state.running().filter(|launch| launch.revision == revision);
                 let launch = canary.map(|launch| launch.id.clone()).filter(|_| self.rules.guards.pods_versions);
                 let marked = known.get(revision).is_some_and(|pods| launch.is_none() || pods.launch == launch);
                 let right = size_of(revision) == Some(size) && marked;
@@ -411,7 +411,7 @@ impl World {
     fn may_grow(&self, pass: &Pass, revision: &str, grows: bool) -> Result<(), Refused> {
         let Chosen { state, wanted, .. } = &*pass.chosen;
         let climbs = |phase: Phase| matches!(phase, Phase::Progressing | Phase::Promoting);
-        let launch = running(state).filter(|launch| launch.revision == revision && climbs(launch.phase));
+        let launch = state.running().filter(|launch| launch.revision == revision && climbs(launch.phase));
         let narrow = launch.is_some_and(|launch| launch.weight < 100) && PodSplit::of(wanted).is_none();
         let asked = self.rules.by_pods && self.rules.guards.may_grow && narrow && grows;
         if asked && self.service.split.is_some() { Err(Refused) } else { Ok(()) }
@@ -463,7 +463,7 @@ impl World {
         let right = |service: &ServiceObject| same(service) && marked(service);
         let read_now = certain || **observed == ServiceObject::default();
         let read = if read_now { &self.service } else { observed };
-        if (certain && running(state).is_none() && same(observed)) || right(read) {
+        if (certain && state.running().is_none() && same(observed)) || right(read) {
             return Ok(None);
         }
         if read != &self.service && !wanted.falling && self.rules.guards.versions {
@@ -544,11 +544,7 @@ fn blinded(mut seen: Observation, guards: Guards) -> Observation {
 
 /// No launch runs and no status was lost: what the watches hold of route and Service is good enough.
 fn is_certain(state: &State) -> bool {
-    running(state).is_none() && state.stable.is_some()
-}
-
-fn running(state: &State) -> Option<&Launch> {
-    state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete)
+    state.running().is_none() && state.stable.is_some()
 }
 
 /// `traffic::canary_share`.

@@ -121,7 +121,7 @@ impl World {
     fn is_at_rest(&self) -> Result<(), Broken> {
         let stable = self.state.stable.as_ref().map(|stable| stable.revision.as_str());
         let rejected = self.state.rejected.iter().any(|rejected| rejected.revision == self.spec.wanted);
-        let running = self.state.launch.as_ref().is_some_and(|launch| launch.phase != Phase::Complete);
+        let running = self.state.running().is_some();
         if running || self.state.pending.is_some() || !(rejected || stable == Some(self.spec.wanted)) {
             return stuck(format!(
                 "it rests and {} is neither stable nor rejected: {:#?}",

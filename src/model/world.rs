@@ -389,7 +389,7 @@ impl World {
     }
 
     fn running(&self) -> Option<&crate::api::Launch> {
-        self.state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete)
+        self.state.running()
     }
 
     fn actions_of_metrics(&self, all: &mut Vec<Action>) {
@@ -843,7 +843,7 @@ pub(super) fn service_as_seen(service: &ServiceObject, pods: &BTreeMap<&'static 
 
 /// `by_pods::obstacle`: the pods of one revision that a Service of both would send to as well.
 pub(super) fn in_the_way(state: &State, pods: &BTreeMap<&'static str, Deployment>) -> ByPods {
-    let launch = state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete);
+    let launch = state.running();
     let Some((launch, stable)) = launch.and_then(|launch| Some((launch, launch.stable.as_ref()?))) else {
         return ByPods::default();
     };

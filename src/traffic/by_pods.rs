@@ -63,8 +63,7 @@ impl PodSplit {
     /// Whether the Deployments of an agent, as the API server holds them, make no larger share, and no other revision has pods.
     pub fn fits(&self, deployments: &[Deployment]) -> bool {
         let revision = |deployment: &Deployment| deployment.labels().get(REVISION_LABEL).cloned().unwrap_or_default();
-        let size = |deployment: &Deployment| deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-        let sizes: BTreeMap<String, i32> = deployments.iter().map(|it| (revision(it), size(it))).collect();
+        let sizes: BTreeMap<String, i32> = deployments.iter().map(|it| (revision(it), asked(it))).collect();
         let whole = sizes.get(&self.stable).is_some_and(|size| *size > 0);
         let share = self.share(|revision| sizes.get(revision).copied().unwrap_or(0));
         whole && share <= self.weight && besides(deployments.iter(), [&self.stable, &self.canary]).is_none()
@@ -131,23 +130,29 @@ pub fn stray<'a>(pods: impl Iterator<Item = &'a Pod>, agent: &str, revisions: [&
         pod.metadata.deletion_timestamp.is_some() || matches!(phase, Some("Failed" | "Succeeded"))
     };
     let mine = |pod: &&Pod| pod.labels().get(AGENT_LABEL).is_some_and(|of| of == agent) && !ends(pod);
-    let known = |pod: &Pod| pod.labels().get(REVISION_LABEL).is_some_and(|hash| revisions.contains(&hash.as_str()));
-    let strays: Vec<String> = pods.filter(mine).filter(|pod| !known(pod)).map(ResourceExt::name_any).collect();
-    let first = strays.iter().min()?; // the same one from pass to pass
+    let strays = pods.filter(mine).filter(|pod| !is_of(*pod, revisions));
+    let first = strays.map(ResourceExt::name_any).min()?; // the same one from pass to pass
     Some(format!("pod {first} is of neither revision, and the agent's Service would send to it too: it must end first"))
 }
 
 /// A Deployment of the agent that is of neither revision and asks for pods, or has some: they may come at any moment.
 pub fn besides<'a>(deployments: impl Iterator<Item = &'a Deployment>, revisions: [&str; 2]) -> Option<String> {
-    let known =
-        |it: &Deployment| it.labels().get(REVISION_LABEL).is_some_and(|hash| revisions.contains(&hash.as_str()));
-    let asked = |it: &Deployment| it.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
     let there = |it: &Deployment| it.status.as_ref().and_then(|status| status.replicas).unwrap_or(0);
-    let sized = deployments.filter(|it| !known(it) && asked(it).max(there(it)) > 0);
+    let sized = deployments.filter(|it| !is_of(*it, revisions) && asked(it).max(there(it)) > 0);
     let first = sized.map(ResourceExt::name_any).min()?; // the same one from pass to pass
     Some(format!(
         "Deployment {first} is of neither revision, and the agent's Service would send to its pods too: it must have none first"
     ))
+}
+
+/// Whether a pod or Deployment is of one of these revisions.
+fn is_of(object: &impl ResourceExt, revisions: [&str; 2]) -> bool {
+    object.labels().get(REVISION_LABEL).is_some_and(|hash| revisions.contains(&hash.as_str()))
+}
+
+/// Pods that a Deployment asks for; one when it does not say.
+fn asked(deployment: &Deployment) -> i32 {
+    deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
 }
 
 /// Why pods of both revisions cannot be behind one Service: it has one port for all.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Decided, between, running};
+use super::{Decided, between};
 use crate::api::{DecisionVerb, Outcome, Phase, RetiringRevision, Verdict};
 use crate::launch::{CheckName, Shares};
 
@@ -37,7 +37,7 @@ pub(super) fn abort_wins(decided: &Decided<'_>) -> Result<(), String> {
     let heard = |uid: &String| before.answers.iter().any(|answer| answer.uid == *uid);
     let mut given = seen.people.given.iter().filter(|given| !heard(&given.uid));
     let aborted = given.any(|it| it.verb == DecisionVerb::Abort && it.made_at >= seen.people.agent_made_at);
-    let (Some(old), Some(new)) = (running(before), &step.state.launch) else { return Ok(()) };
+    let (Some(old), Some(new)) = (before.running(), &step.state.launch) else { return Ok(()) };
     if !aborted || step.state.answers.len() >= MOST || old.id != new.id {
         return Ok(());
     }
@@ -55,7 +55,7 @@ pub(super) fn abort_wins(decided: &Decided<'_>) -> Result<(), String> {
 /// While a revision soaks it is stable and not yet trusted, and the one before it keeps its full size.
 pub(super) fn way_back(decided: &Decided<'_>) -> Result<(), String> {
     let Decided { seen, step, .. } = decided;
-    let soaking = running(&step.state).filter(|launch| launch.phase == Phase::Soaking);
+    let soaking = step.state.running().filter(|launch| launch.phase == Phase::Soaking);
     let Some(launch) = soaking else { return Ok(()) };
     if step.state.stable.as_ref().map(|stable| &stable.revision) != Some(&launch.revision) {
         return Err(format!("{} soaks and is not stable", launch.revision));

@@ -165,7 +165,7 @@ pub(super) fn pass(sim: &mut Sim, crash: bool) {
 fn shares_are_bounded(sim: &Sim, step: &Step) {
     let Some(split) = sim.split.as_ref().filter(|_| sim.seen.by_pods.is_some()) else { return };
     let size = |revision: &str| sim.seen.pods.get(revision).map_or(0, |pods| pods.size);
-    let launch = step.state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete).unwrap();
+    let launch = step.state.running().unwrap();
     assert_eq!((&split.canary, Some(&split.stable)), (&launch.revision, launch.stable.as_ref()));
     if launch.phase != Phase::RollingBack && !sim.rescaled {
         let share = split.share(size);

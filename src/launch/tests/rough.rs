@@ -13,7 +13,6 @@ use proptest::test_runner::TestRunner;
 
 use super::properties::{Happening, agent_shared, comes_to_rest, happen, happening, promises};
 use super::*;
-use crate::api::Launch;
 use crate::launch::promises::{Broken, Rise, of_a_rise, share_of};
 
 /// What may happen in one second.
@@ -133,10 +132,6 @@ enum Write {
     Unsized,
 }
 
-fn running(state: &State) -> Option<&Launch> {
-    state.launch.as_ref().filter(|launch| launch.phase != Phase::Complete)
-}
-
 impl World {
     fn of(sim: Sim) -> Self {
         let latest = sim.now;
@@ -185,7 +180,7 @@ impl World {
         let mut view = self.now.clone();
         let Some(then) = self.past.get(ago) else { return view };
         view.seen.pods.clone_from(&then.seen.pods);
-        if running(&view.state).is_none() {
+        if view.state.running().is_none() {
             view.seen.route.clone_from(&then.seen.route);
             view.seen.service.clone_from(&then.seen.service);
             view.seen.decision.clone_from(&then.seen.decision);
