@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use kube::Client;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::calls::LIMIT;
@@ -13,13 +12,13 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// It is told of so often.
 const TOLD: Duration = Duration::from_secs(30);
 
-/// Waits until the API server answers. What it refuses is an error: that no waiting mends.
-pub(super) async fn api_server_answers(client: &Client) -> kube::Result<()> {
+/// Asks until the API server answers. A refusal is told of and asked again too: while it starts it may not know yet who may
+/// ask it what.
+pub(super) async fn answered<T>(ask: impl AsyncFn() -> kube::Result<T>) -> T {
     let mut told: Option<Instant> = None;
     loop {
-        let why = match timeout(LIMIT, client.apiserver_version()).await {
-            Ok(Ok(_)) => return Ok(()),
-            Ok(Err(refused @ kube::Error::Api(_))) if !is_passing(&refused) => return Err(refused),
+        let why = match timeout(LIMIT, ask()).await {
+            Ok(Ok(answer)) => return answer,
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("no answer within {}s", LIMIT.as_secs()),
         };
@@ -29,9 +28,4 @@ pub(super) async fn api_server_answers(client: &Client) -> kube::Result<()> {
         }
         sleep(AGAIN).await;
     }
-}
-
-/// Whether an answer is that of an API server (or of what stands before it) which is about to start or too busy.
-fn is_passing(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code >= 500 || status.code == 429)
 }

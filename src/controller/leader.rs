@@ -1,5 +1,5 @@
-//! Leadership: reads and writes the Lease as the [`Elector`] says. Losing it ends the process; a new leader continues
-//! from the cluster's state.
+//! Leadership: reads and writes the Lease as the [`Elector`] says. Losing it ends the reign; a new leader, which may be the
+//! same process, continues from the cluster's state.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -57,7 +57,7 @@ impl Leadership {
 
     /// Waits until we lead.
     pub async fn acquired(&mut self) {
-        // An error means that the candidate is gone, and with it the process: nobody is left to wait.
+        // An error means that the candidate is gone, which it is only after it led or was told to stop.
         let _ = self.reign.wait_for(|reign| reign.until.is_some()).await;
     }
 
@@ -128,7 +128,7 @@ impl Candidate {
             let led = self.reign.borrow().until.is_some();
             self.reign.send_modify(|reign| reign.until = until);
             if led && until.is_none() {
-                tracing::error!("lost the Lease: stopping");
+                tracing::error!("lost the Lease: this process leads no more");
                 lost.cancel();
                 return;
             }

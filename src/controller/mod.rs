@@ -27,6 +27,7 @@ mod reconcile;
 mod revisions;
 mod run;
 mod traffic;
+mod unserved;
 
 pub use error::Error;
 pub use metrics::Metrics;

@@ -19,6 +19,7 @@ use super::context::{Context, Key};
 use super::live::Live;
 use super::prepare::Prepared;
 use super::reconcile::key;
+use super::unserved::unserved;
 use super::{Error, adopted, by_pods, plans, revisions};
 use crate::api::{AgentDeployment, annotations};
 use crate::children::{self, Owner};
@@ -59,12 +60,13 @@ pub(crate) async fn perform(
     }
     for hash in ctx.caches.revisions_of(&key.0, &key.1) {
         if !step.wanted.sizes.contains_key(&hash) && !step.wanted.keep.contains(&hash) {
-            remove(ctx, &key, &hash).await?;
+            remove(ctx, agent, &hash).await?;
         }
     }
     for (hash, deployment) in ctx.caches.deployments_of(&key.0, &key.1) {
         let rests = !step.wanted.sizes.contains_key(&hash) && step.wanted.keep.contains(&hash);
-        if rests && deployment.spec.as_ref().and_then(|spec| spec.replicas) != Some(0) {
+        if rests && asks_for_pods(&deployment) {
+            unserved(ctx, agent, &hash).await?;
             let revision = revisions::stored(ctx, &key, agent, prepared, &hash).await?;
             let as_seen = As::Seen(deployment.resource_version());
             apply_deployment(ctx, &key, &owner, &revision, 0, as_seen).await?;
@@ -101,6 +103,10 @@ enum As<'a> {
     Running(Option<&'a str>),
     /// It rests, if nobody wrote it since this version.
     Seen(Option<String>),
+}
+
+fn asks_for_pods(deployment: &Deployment) -> bool {
+    deployment.spec.as_ref().and_then(|spec| spec.replicas) != Some(0)
 }
 
 /// The objects of a revision that should run.
@@ -221,15 +227,19 @@ fn is_there(error: &kube::Error) -> bool {
 }
 
 /// Takes away everything of a revision that is no longer in the history. The Deployment goes last: it is what we look for.
-async fn remove(ctx: &Context, key: &Key, hash: &str) -> Result<(), Error> {
+async fn remove(ctx: &Context, agent: &AgentDeployment, hash: &str) -> Result<(), Error> {
+    let key = &key(agent);
     let name = revision_name(&key.1, hash);
+    let live = ctx.caches.deployments.get(&ObjectRef::new(&name).within(&key.0));
+    if live.as_ref().is_some_and(|live| asks_for_pods(live)) {
+        unserved(ctx, agent, hash).await?;
+    }
     for config_map in ctx.caches.frozen_of(&key.0, &key.1, hash) {
         delete::<ConfigMap>(ctx, key, "ConfigMap", &config_map).await?;
     }
     delete::<Service>(ctx, key, "Service", &name).await?;
     delete::<PodDisruptionBudget>(ctx, key, "PodDisruptionBudget", &name).await?;
     delete::<ControllerRevision>(ctx, key, "ControllerRevision", &name).await?;
-    let live = ctx.caches.deployments.get(&ObjectRef::new(&name).within(&key.0));
     let seen = live.map(|live| Preconditions { uid: live.uid(), resource_version: live.resource_version() });
     delete_as(ctx, "Deployment", &name, Api::<Deployment>::namespaced(ctx.client.clone(), &key.0), seen).await?;
     ctx.remember(key, |memory| {

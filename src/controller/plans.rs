@@ -123,7 +123,7 @@ pub(crate) async fn in_force(
     agent: &AgentDeployment,
     prepared: Arc<Prepared>,
 ) -> Arc<Prepared> {
-    let Some(launch) = running(agent).filter(|launch| launch.plan_hash != prepared.plan.hash) else {
+    let Some(launch) = judged(agent).filter(|launch| launch.plan_hash != prepared.plan.hash) else {
         return prepared;
     };
     let hash = &launch.plan_hash;
@@ -155,7 +155,7 @@ pub(crate) async fn in_force(
 }
 
 /// The launch that a plan judges; a rollback asks nobody.
-fn running(agent: &AgentDeployment) -> Option<&Launch> {
+fn judged(agent: &AgentDeployment) -> Option<&Launch> {
     let launch = agent.status.as_ref()?.state.launch.as_ref()?;
     Some(launch).filter(|launch| matches!(launch.phase, Phase::Progressing | Phase::Promoting | Phase::Soaking))
 }

@@ -39,80 +39,93 @@ pub struct Identity {
     pub address: SocketAddr,
 }
 
-/// Runs until `stop`, or until leadership is lost (an error, so that the process is started again).
+/// Runs until `stop`. A process that leads no more does not end, for whoever ends is started again later and later: it stands
+/// as a candidate again, with nothing of its former reign.
 pub async fn run(config: Config, identity: Identity, stop: CancellationToken) -> anyhow::Result<()> {
-    let client = Client::try_default().await?;
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
     let sampler_metrics = SamplerMetrics::default();
     sampler_metrics.register(&mut registry);
     let shown = Shown { registry: Arc::new(registry), ready: Arc::new(AtomicBool::new(false)) };
-    let (end, lost) = (CancellationToken::new(), CancellationToken::new());
+    let end = CancellationToken::new();
     let server = tokio::spawn(server::serve(identity.address, shown.clone(), end.clone()));
 
-    tokio::select! { // readiness means that the API server answers
-        answered = begin::api_server_answers(&client) => answered?,
-        () = stop.cancelled() => return Ok(()),
+    let process = Process { config, identity, metrics, sampler_metrics, ready: shown.ready };
+    while !stop.is_cancelled() {
+        process.stand(&stop).await?;
     }
-    let mut missed = false;
-    let candidacy = CancellationToken::new();
-    let lease_client = Client::try_default().await?;
-    let (mut leadership, candidate) =
-        leader::stand(lease_client, &identity.namespace, &identity.pod, candidacy.clone(), lost.clone());
-    shown.ready.store(true, Ordering::Relaxed); // a candidate is ready: it waits for its turn
-    tokio::select! {
-        () = leadership.acquired() => {
-            metrics.leader.set(1);
-            let halt = CancellationToken::new();
-            let calls = Calls { metrics: metrics.clone(), leadership };
-            let kinds = kinds(&client).await?;
-            let watched = client.clone();
-            let work = Work { client, config, pod: identity.pod, calls, sampler_metrics, ready: shown.ready.clone() };
-            let work = work.lead(kinds, halt.clone());
-            tokio::pin!(work);
-            tokio::select! {
-                result = &mut work => result?,
-                () = stop.cancelled() => { halt.cancel(); work.await?; }
-                () = lost.cancelled() => {}
-                () = until_more(watched, kinds), if !(kinds.routes && kinds.plans) => {
-                    halt.cancel();
-                    work.await?;
-                    missed = true;
-                }
-            }
-            metrics.leader.set(0);
-        }
-        () = stop.cancelled() => {}
-    }
-
-    candidacy.cancel();
-    candidate.await?;
     end.cancel();
-    server.await??;
-    if missed {
-        anyhow::bail!("the cluster has HTTPRoutes or LaunchPlans now; a new start watches them");
-    }
-    if lost.is_cancelled() {
-        anyhow::bail!("leadership was lost; a new start continues from the cluster's state");
-    }
-    Ok(())
+    Ok(server.await??)
 }
 
-/// What a leader works with.
-struct Work {
-    client: Client,
+/// What lasts as long as the process.
+struct Process {
     config: Config,
-    pod: String,
-    calls: Calls,
+    identity: Identity,
+    metrics: Metrics,
     sampler_metrics: SamplerMetrics,
     ready: Arc<AtomicBool>,
 }
 
-impl Work {
+impl Process {
+    /// One candidacy and the reign that follows. Its clients are its own: what a former one had under way goes with its
+    /// connections.
+    async fn stand(&self, stop: &CancellationToken) -> anyhow::Result<()> {
+        let (client, lease_client) = (Client::try_default().await?, Client::try_default().await?);
+        tokio::select! { // readiness means that the API server answers
+            _ = begin::answered(|| client.apiserver_version()) => {}
+            () = stop.cancelled() => return Ok(()),
+        }
+        let (candidacy, lost) = (CancellationToken::new(), CancellationToken::new());
+        let Identity { pod, namespace, .. } = &self.identity;
+        let (mut leadership, candidate) = leader::stand(lease_client, namespace, pod, candidacy.clone(), lost.clone());
+        self.ready.store(true, Ordering::Relaxed); // a candidate is ready: it waits for its turn
+        let reigned = tokio::select! {
+            () = leadership.acquired() => {
+                self.metrics.leader.set(1);
+                let calls = Calls { metrics: self.metrics.clone(), leadership };
+                self.reign(&client, calls, stop, &lost).await
+            }
+            () = stop.cancelled() => Ok(()),
+        };
+        self.metrics.leader.set(0);
+        candidacy.cancel();
+        candidate.await?;
+        reigned
+    }
+
+    /// Leads until `stop`, until leadership is `lost`, or until the cluster has a kind that it lacked.
+    async fn reign(
+        &self,
+        client: &Client,
+        calls: Calls,
+        stop: &CancellationToken,
+        lost: &CancellationToken,
+    ) -> anyhow::Result<()> {
+        self.ready.store(false, Ordering::Relaxed);
+        let kinds = tokio::select! {
+            kinds = begin::answered(|| kinds(client)) => kinds,
+            () = stop.cancelled() => return Ok(()),
+            () = lost.cancelled() => return Ok(()),
+        };
+        let halt = CancellationToken::new();
+        let _halts = halt.clone().drop_guard(); // the sampler too, however the reign ends
+        let work = self.work(client.clone(), kinds, calls, halt.clone());
+        tokio::pin!(work);
+        tokio::select! {
+            result = &mut work => result,
+            () = stop.cancelled() => { halt.cancel(); work.await }
+            () = lost.cancelled() => Ok(()), // what it had under way is dropped: another may lead
+            () = until_more(client, kinds), if !(kinds.routes && kinds.plans) => {
+                tracing::info!("the cluster has HTTPRoutes or LaunchPlans now: they are watched from here on");
+                halt.cancel();
+                work.await
+            }
+        }
+    }
+
     /// The controller and the sampler, until `halt`; passes that run are finished.
-    async fn lead(self, kinds: Kinds, halt: CancellationToken) -> anyhow::Result<()> {
-        let Self { client, config, pod, calls, sampler_metrics, ready } = self;
-        ready.store(false, Ordering::Relaxed);
+    async fn work(&self, client: Client, kinds: Kinds, calls: Calls, halt: CancellationToken) -> anyhow::Result<()> {
         if !kinds.plans {
             tracing::warn!("the cluster has no LaunchPlans: apply Sluice's CRDs (charts/sluice/crds)");
         }
@@ -120,12 +133,13 @@ impl Work {
             tracing::warn!("the cluster has no HTTPRoutes: agents with a gateway cannot be launched");
         }
         let (wake, woken) = mpsc::channel(1024);
-        let sampler = Arc::new(Sampler::new(config.sources, wake, sampler_metrics, Timestamp::now)?);
+        let sources = self.config.sources.clone();
+        let sampler = Arc::new(Sampler::new(sources, wake, self.sampler_metrics.clone(), Timestamp::now)?);
         let (sampling, until) = (sampler.clone(), halt.clone());
         let mut sampling = tokio::spawn(async move { sampling.run(until).await });
 
         let (controller, caches) = caches::watch(&client, kinds);
-        let reporter = Reporter { controller: "sluice".to_owned(), instance: Some(pod) };
+        let reporter = Reporter { controller: "sluice".to_owned(), instance: Some(self.identity.pod.clone()) };
         let recorder = Recorder::new(client.clone(), reporter);
         let ctx = Arc::new(Context {
             client,
@@ -134,7 +148,7 @@ impl Work {
             recorder,
             sampler,
             clock: Timestamp::now,
-            freeze: plans::parse(&config.freeze)?,
+            freeze: plans::parse(&self.config.freeze)?,
             memory: Mutex::default(),
             begun: OnceCell::new(),
         });
@@ -143,12 +157,13 @@ impl Work {
             Some((ObjectRef::new(&name).within(&namespace), woken))
         });
 
+        let ready = self.ready.clone();
         tokio::spawn(async move {
             if caches.ready().await.is_ok() {
                 ready.store(true, Ordering::Relaxed);
             }
         });
-        let config = controller::Config::default().concurrency(config.concurrency);
+        let config = controller::Config::default().concurrency(self.config.concurrency);
         let passes = controller
             .with_config(config)
             .reconcile_on(wakes)
@@ -172,10 +187,10 @@ impl Work {
 }
 
 /// Ends the work when the cluster gets a kind that it lacked, so that it begins anew with a watch of it.
-async fn until_more(client: Client, before: Kinds) {
+async fn until_more(client: &Client, before: Kinds) {
     loop {
         tokio::time::sleep(KINDS_AGAIN).await;
-        let now = kinds(&client).await.unwrap_or(before);
+        let now = kinds(client).await.unwrap_or(before);
         if (now.routes && !before.routes) || (now.plans && !before.plans) {
             return;
         }

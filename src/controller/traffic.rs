@@ -21,7 +21,7 @@ use super::perform::{FIELD_MANAGER, same_service};
 use super::prepare::Prepared;
 use super::reconcile::key;
 use super::{Error, adopted, endpoints, guard, revisions};
-use crate::api::{AGENT_LABEL, AgentDeployment, Phase, State, annotations};
+use crate::api::{AGENT_LABEL, AgentDeployment, Outcome, Phase, State, annotations};
 use crate::children::{self, Owner};
 use crate::launch::promises::Rise;
 use crate::launch::{Decision, Observation, Route, Shares, Step};
@@ -88,8 +88,9 @@ pub(super) fn mark<'a>(ctx: &Context, step: &'a Step) -> Mark<'a> {
 /// Whether an object lacks a mark that stands in the way of a rise which has left its operator and not arrived: the version
 /// that guards that rise is old with the next write.
 ///
-/// A launch that is taken back marks route and Service even where its weight is 0 already. And who comes to lead marks those
-/// of a launch that goes forward, before it judges the launch any further.
+/// A launch that is taken back marks route and Service even where its weight is 0 already. Who comes to lead marks those of a
+/// launch that goes forward, before it judges the launch any further. And a success takes its launch's name from both: a fall
+/// that was decided before it, and arrives when the former pods go, conflicts.
 pub(super) fn lacks_mark(state: &State, found: &BTreeMap<String, String>, epoch: i64) -> bool {
     let Some(launch) = &state.launch else { return false };
     let untold = || traffic::decision(found).is_none_or(|written| written.launch != launch.id);
@@ -97,6 +98,9 @@ pub(super) fn lacks_mark(state: &State, found: &BTreeMap<String, String>, epoch:
         Phase::RollingBack => untold(),
         // a fall that arrived a moment ago is to be seen and obeyed, and not written over
         Phase::Progressing | Phase::Promoting => traffic::epoch(found).is_some_and(|theirs| theirs < epoch) && untold(),
+        Phase::Complete if launch.outcome == Some(Outcome::Succeeded) => {
+            found.get(annotations::LAUNCH) == Some(&launch.id) && untold()
+        }
         Phase::Soaking | Phase::Complete => false,
     }
 }
@@ -423,6 +427,11 @@ mod tests {
         for phase in ["Soaking", "Complete"] {
             assert!(!lacks_mark(&state(phase), &former, 5), "{phase}");
         }
+        let (mut succeeded, named) = (state("Complete"), written(&[(annotations::LAUNCH, "a-2")]));
+        assert!(!lacks_mark(&succeeded, &named, 4), "it did not succeed");
+        succeeded.launch.as_mut().unwrap().outcome = Some(Outcome::Succeeded);
+        assert!(lacks_mark(&succeeded, &named, 4) && !lacks_mark(&succeeded, &none, 4));
+        assert!(!lacks_mark(&succeeded, &decided("a-2"), 5), "a fall arrived: it is obeyed");
         assert!(lacks_mark(&state("RollingBack"), &former, 4));
         assert!(lacks_mark(&state("RollingBack"), &decided("a-1"), 4));
         assert!(!lacks_mark(&state("RollingBack"), &decided("a-2"), 4));

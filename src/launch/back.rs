@@ -13,9 +13,10 @@ use super::wanted::{canary_share, read_back};
 use super::{Decision, Observation, Plan, Programmed, Route, Shares, WantedRevision, gates, triggers};
 use crate::api::{DeadlineOutcome, Launch, Outcome, Phase, RejectedRevision, StableRevision, State, Verdict, clip};
 
-/// A rollback ends without the gateway's answer after so long: the weight is 0 in the route, and a dead gateway serves nobody.
-/// A first deployment does too: a missing gateway is told of, and is no fault of the revision.
-pub(super) const GATEWAY_ANSWER: Duration = Duration::from_secs(30);
+/// A rollback waits so long for the gateway's answer before the canary's pods go. A gateway that only does not hear goes on
+/// sending to them, and every such request would be lost; after an outage of the API server its watches come back within a
+/// minute, for that long do Kubernetes' clients wait between two tries. One that is still deaf then loses the canary for good.
+pub const GATEWAY_ANSWER: Duration = Duration::from_mins(2);
 /// Rejected revisions that are remembered.
 const REJECTED: usize = 100;
 
@@ -196,10 +197,15 @@ pub(super) fn finish_rollback(
     launch.breaches.clear();
     lose_traffic(state, &launch.revision, now, launch.served);
     let message = launch.message.clone().unwrap_or_default();
+    let gone = if answered {
+        format!("{} has no traffic", launch.revision)
+    } else {
+        format!("{} has weight 0, and the gateway did not answer for {}", launch.revision, human(GATEWAY_ANSWER))
+    };
     match launch.outcome {
-        Some(Outcome::RolledBack) => notes.warn("RolledBack", format!("{} has no traffic: {message}", launch.revision)),
+        Some(Outcome::RolledBack) => notes.warn("RolledBack", format!("{gone}: {message}")),
         Some(Outcome::Failed) => notes.warn("Failed", format!("{} was taken out: {message}", launch.revision)),
-        _ => notes.tell("TakenBack", format!("{} has no traffic: {message}", launch.revision)),
+        _ => notes.tell("TakenBack", format!("{gone}: {message}")),
     }
     launch
 }

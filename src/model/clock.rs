@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::api::{Launch, Phase, State};
-use crate::launch::Step;
+use crate::launch::{GATEWAY_ANSWER, Step};
 
 /// It is always now.
 pub(super) static NOW: LazyLock<Timestamp> = LazyLock::new(|| Timestamp::from_second(1_000_000).unwrap());
@@ -15,17 +15,21 @@ pub(super) static NOW: LazyLock<Timestamp> = LazyLock::new(|| Timestamp::from_se
 pub(super) static INSTANT: LazyLock<Instant> = LazyLock::new(|| Instant::now() + Duration::from_hours(24));
 /// So much time passes at once.
 pub(super) const TICK: Duration = Duration::from_secs(5);
-/// What is older is as old: no time-out here is longer.
+/// What is older is as old: no time-out here is longer, but for the time that a gateway has to answer.
 const OLDEST: Duration = Duration::from_secs(30);
+
+fn signed(span: Duration) -> SignedDuration {
+    SignedDuration::try_from(span).unwrap()
+}
 
 /// So long from now.
 pub(super) fn in_(span: Duration) -> Timestamp {
-    *NOW + SignedDuration::try_from(span).unwrap()
+    *NOW + signed(span)
 }
 
 /// So long ago.
 fn ago(span: Duration) -> Timestamp {
-    *NOW - SignedDuration::try_from(span).unwrap()
+    *NOW - signed(span)
 }
 
 /// Longer ago than anything that matters.
@@ -39,7 +43,7 @@ pub(super) fn older(at: &mut Timestamp) {
 
 /// Of this instant nothing matters but whether it is so long ago.
 pub(super) fn older_to(at: &mut Timestamp, oldest: Duration) {
-    *at = (*at - SignedDuration::try_from(TICK).unwrap()).max(ago(oldest));
+    *at = (*at - signed(TICK)).max(ago(oldest));
 }
 
 /// An instant that is only told, or only compared with what happens now: it is simply past.
@@ -76,6 +80,12 @@ fn older_launch(launch: &mut Launch) {
 
 /// The deadline's clock. While it stands still nothing grows older: how long a pause lasts matters to nobody.
 fn older_stage(launch: &mut Launch) {
+    if launch.phase == Phase::RollingBack && launch.weight == 0 {
+        // of the gateway's time only the end matters: it comes in four ticks, and the states stay few
+        launch.entered_at = (launch.entered_at - signed(GATEWAY_ANSWER / 4)).max(ago(GATEWAY_ANSWER));
+        return;
+    }
+    launch.entered_at = launch.entered_at.max(old());
     let climbs = matches!(launch.phase, Phase::Progressing | Phase::Promoting);
     if climbs && launch.paused_at.is_some_and(|at| at < *NOW) {
         return;

@@ -13,7 +13,7 @@ use super::world::{
     Cache, Deployment, Late, Refused, RouteObject, ServiceObject, Spec, World, Write, grow_older, in_the_way, named,
     service_as_seen,
 };
-use crate::api::{DecisionVerb, Launch, Phase, State, Verdict};
+use crate::api::{DecisionVerb, Launch, Outcome, Phase, State, Verdict};
 use crate::controller::elector::Elector;
 use crate::controller::leader::{LEASE, RENEW_WITHIN};
 use crate::launch::promises::{self, Broken, Decided};
@@ -395,9 +395,13 @@ impl World {
                 let right = size_of(revision) == Some(size) && marked;
                 (!right).then_some(Write::Size { revision, size, emptied, launch })
             }
-            Work::Remove(revision) => self.seen(known, revision)?.then_some(Write::Remove { revision }),
+            Work::Remove(revision) => {
+                self.unserved(revision, size_of(revision))?;
+                self.seen(known, revision)?.then_some(Write::Remove { revision })
+            }
             Work::Rest(revision) if size_of(revision) == Some(0) => None,
             Work::Rest(revision) => {
+                self.unserved(revision, size_of(revision))?;
                 let write = Write::Size { revision, size: 0, emptied, launch: None };
                 self.seen(known, revision)?.then_some(write)
             }
@@ -415,6 +419,18 @@ impl World {
         let narrow = launch.is_some_and(|launch| launch.weight < 100) && PodSplit::of(wanted).is_none();
         let asked = self.rules.by_pods && self.rules.guards.may_grow && narrow && grows;
         if asked && self.service.split.is_some() { Err(Refused) } else { Ok(()) }
+    }
+
+    /// `unserved`.
+    fn unserved(&self, revision: &str, size: Option<i32>) -> Result<(), Refused> {
+        let asked = self.rules.guards.looks_before_rest && size.is_some_and(|size| size > 0);
+        let selected = match &self.service.split {
+            Some(split) => [&split.stable, &split.canary].into_iter().any(|shares| shares == revision),
+            None => self.service.revision.as_deref() == Some(revision),
+        };
+        let route = self.route_as_seen(self.route.as_ref());
+        let shared = promises::share_of(revision, &route, None) > 0;
+        if asked && (selected || shared) { Err(Refused) } else { Ok(()) }
     }
 
     /// Whether a Deployment is there, and is as the operator knows it.
@@ -442,7 +458,9 @@ impl World {
         if !wanted.falling && Some(&live.shares) != seen.as_ref() && live.shares != *shares {
             return Err(Refused);
         }
-        if live.shares == *shares && !self.needs_mark(state, live.decision.as_ref(), (live.epoch, epoch)) {
+        if live.shares == *shares
+            && !self.needs_mark(state, live.decision.as_ref(), (live.epoch, epoch), live.under_way)
+        {
             return Ok(None);
         }
         let stable = state.stable.as_ref().map(|stable| stable.revision.as_str());
@@ -450,13 +468,14 @@ impl World {
             self.may_rise(pass, live.decision.as_ref())?;
         }
         let (decision, takes_back) = self.mark(&pass.chosen);
-        Ok(Some(Write::Route { shares: shares.clone(), decision, takes_back }))
+        Ok(Some(Write::Route { shares: shares.clone(), decision, takes_back, under_way: state.running().is_some() }))
     }
 
     /// `traffic::service`.
     fn service_request(&self, pass: &Pass, epoch: i64) -> Result<Option<Write>, Refused> {
         let Chosen { wanted, state, service: observed, .. } = &*pass.chosen;
-        let marked = |it: &ServiceObject| !self.needs_mark(state, it.decision.as_ref(), (it.epoch, epoch));
+        let marked =
+            |it: &ServiceObject| !self.needs_mark(state, it.decision.as_ref(), (it.epoch, epoch), it.under_way);
         let split = PodSplit::of(wanted).filter(|_| self.rules.by_pods);
         let same = |service: &ServiceObject| service.revision == wanted.service && service.split == split;
         let certain = is_certain(&pass.agent.state);
@@ -485,7 +504,13 @@ impl World {
             self.may_rise(pass, self.service.decision.as_ref())?;
         }
         let (decision, takes_back) = self.mark(&pass.chosen);
-        Ok(Some(Write::Service { revision: wanted.service.clone(), split, decision, takes_back }))
+        Ok(Some(Write::Service {
+            revision: wanted.service.clone(),
+            split,
+            decision,
+            takes_back,
+            under_way: state.running().is_some(),
+        }))
     }
 
     /// `traffic::may_rise`.
@@ -500,13 +525,22 @@ impl World {
     }
 
     /// A launch that is taken back says so on the object, if only to be in the way of a rise that is still under way.
-    /// A launch that goes forward is marked by whoever comes to lead.
-    fn needs_mark(&self, state: &State, written: Option<&Decision>, (theirs, ours): (i64, i64)) -> bool {
+    /// A launch that goes forward is marked by whoever comes to lead; one that succeeded is under way no more.
+    fn needs_mark(
+        &self,
+        state: &State,
+        written: Option<&Decision>,
+        (theirs, ours): (i64, i64),
+        under_way: bool,
+    ) -> bool {
         let Some(launch) = &state.launch else { return false };
         let untold = || written.is_none_or(|written| written.launch != launch.id);
         match launch.phase {
             Phase::RollingBack => self.rules.guards.falls_are_marked && untold(),
             Phase::Progressing | Phase::Promoting => theirs > 0 && theirs < ours && untold(), // 0: nobody has written it
+            Phase::Complete if launch.outcome == Some(Outcome::Succeeded) => {
+                self.rules.guards.successes_are_marked && under_way && untold()
+            }
             Phase::Soaking | Phase::Complete => false,
         }
     }

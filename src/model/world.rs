@@ -42,6 +42,8 @@ pub(super) struct RouteObject {
     pub(super) programmed: bool,
     pub(super) decision: Option<Decision>,
     pub(super) epoch: i64,
+    /// Its mark names a launch as one that is under way.
+    pub(super) under_way: bool,
 }
 
 /// The agent's Service.
@@ -52,6 +54,8 @@ pub(super) struct ServiceObject {
     pub(super) split: Option<PodSplit>,
     pub(super) decision: Option<Decision>,
     pub(super) epoch: i64,
+    /// Its mark names a launch as one that is under way.
+    pub(super) under_way: bool,
 }
 
 /// A revision's Deployment and its pods.
@@ -94,12 +98,14 @@ pub(super) enum Write {
         shares: Shares,
         decision: Option<Decision>,
         takes_back: Option<String>,
+        under_way: bool,
     },
     Service {
         revision: Option<String>,
         split: Option<PodSplit>,
         decision: Option<Decision>,
         takes_back: Option<String>,
+        under_way: bool,
     },
     /// `emptied`: it was decided on a spec that asks for no pods at all.
     Size {
@@ -261,7 +267,8 @@ impl World {
         let pods = Deployment { size: 2, ready: 2, since: Some(since), launch: None, epoch: 0 };
         self.deployments = Known::new([(stable, pods)].into());
         self.service = Known::new(ServiceObject { revision: Some(stable.to_owned()), ..ServiceObject::default() });
-        let route = RouteObject { shares: Shares::AtRest, programmed: true, decision: None, epoch: 0 };
+        let route =
+            RouteObject { shares: Shares::AtRest, programmed: true, decision: None, epoch: 0, under_way: false };
         self.route = Known::new(self.rules.gateway.then_some(route));
     }
 
@@ -657,16 +664,17 @@ impl World {
             }
             Write::Answer(index) => self.decisions[index].answered = true,
             Write::CreateRoute => {
-                let route = RouteObject { shares: Shares::AtRest, programmed: false, decision: None, epoch };
+                let route =
+                    RouteObject { shares: Shares::AtRest, programmed: false, decision: None, epoch, under_way: false };
                 self.route = Known::new(Some(route));
             }
-            Write::Route { shares, decision, takes_back } => {
+            Write::Route { shares, decision, takes_back, under_way } => {
                 self.taken_back.extend(takes_back.map(|launch| (object(write).0, launch)));
-                self.route = Known::new(Some(RouteObject { shares, programmed: false, decision, epoch }));
+                self.route = Known::new(Some(RouteObject { shares, programmed: false, decision, epoch, under_way }));
             }
-            Write::Service { revision, split, decision, takes_back } => {
+            Write::Service { revision, split, decision, takes_back, under_way } => {
                 self.taken_back.extend(takes_back.map(|launch| (object(write).0, launch)));
-                self.service = Known::new(ServiceObject { revision, split, decision, epoch });
+                self.service = Known::new(ServiceObject { revision, split, decision, epoch, under_way });
             }
             Write::Size { revision, size, launch, .. } => self.deployments.edit(|all| {
                 let pods = all.entry(revision).or_default();
@@ -715,6 +723,11 @@ impl World {
 
     fn promises_of_a_write(&self, write: &Write, late: bool, deposed: bool) -> Result<(), Broken> {
         let broken = |promise: &'static str, why: String| Err(Broken { promise, why });
+        if let Some(revision) =
+            turns_to(write).filter(|revision| late && self.spec.replicas > 0 && !self.has_pods(revision))
+        {
+            return broken("WeightBeforeScaleDown", format!("{revision} lost its pods and gets the traffic"));
+        }
         match write {
             Write::Status(state) => self.hears_once(state),
             Write::Route { shares: Shares::Split { canary, weight, .. }, .. } if *weight > self.share(canary) => {
@@ -740,6 +753,10 @@ impl World {
             _ if deposed && self.rules.one_writer => broken("OneWriter", format!("a deposed leader wrote {write:?}")),
             _ => Ok(()),
         }
+    }
+
+    fn has_pods(&self, revision: &str) -> bool {
+        self.deployments.get(revision).is_some_and(|pods| pods.size > 0)
     }
 
     /// Where pods are the share, no write makes it larger than the status says.
@@ -884,5 +901,14 @@ pub(super) struct Cache {
 impl World {
     pub(super) fn pass(&mut self, index: usize) -> Option<&mut Pass> {
         self.operators[index].pass.as_mut()
+    }
+}
+
+/// The revision that a write turns all or the rest of the traffic to.
+fn turns_to(write: &Write) -> Option<&str> {
+    match write {
+        Write::Service { revision, .. } => revision.as_deref(),
+        Write::Route { shares: Shares::Split { stable, .. }, .. } => Some(stable),
+        _ => None,
     }
 }

@@ -165,14 +165,17 @@ impl Leader {
         Ok(cut)
     }
 
-    /// Waits until its process has ended and its successor in the same pod stands as a candidate.
+    /// Waits until it knows that another leads. Its process lives, and stands as a candidate again.
     pub async fn until_deposed(&self) -> anyhow::Result<()> {
+        let began = std::time::Instant::now();
+        while leaders(&self.cluster).await.is_ok_and(|leaders| leaders.contains(&self.pod)) {
+            ensure!(began.elapsed() < PATIENCE, "{} still thinks that it leads", self.pod);
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await; // nothing tells when a metric changes
+        }
         let pods = Api::<Pod>::namespaced(self.cluster.client.clone(), SYSTEM);
-        let again = |pod: &Pod| {
-            let mut containers = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
-            containers.any(|container| container.ready && container.restart_count > self.restarts)
-        };
-        until(&pods, &self.pod, "a candidate again", PATIENCE, again).await?;
+        let pod = until(&pods, &self.pod, "a candidate again", PATIENCE, is_ready).await?;
+        let mut containers = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+        ensure!(containers.all(|container| container.restart_count == self.restarts), "its process ended");
         let leads = self.cluster.leader().await?;
         ensure!(leads != self.pod, "{} leads again", self.pod);
         ensure!(leaders(&self.cluster).await? == [leads], "somebody else thinks that it leads");

@@ -314,9 +314,29 @@ fn after_a_wait_for_a_dead_stable_the_gateway_still_has_its_time_to_answer() {
     while sim.launch().phase == Phase::RollingBack {
         let step = sim.look();
         let waits = sim.launch().phase == Phase::RollingBack;
-        assert!(!waits || step.wake_at == Some(after(fallen, seconds(30))));
+        assert!(!waits || step.wake_at == Some(after(fallen, seconds(120))));
     }
-    assert_eq!(sim.now, after(fallen, seconds(30)));
+    assert_eq!(sim.now, after(fallen, seconds(120)));
+    let end = "teal has weight 0, and the gateway did not answer for 2m: bypass: bypass says Fail";
+    assert_eq!(told(&sim, "RolledBack"), [(end.to_owned(), true)]);
+}
+
+#[test]
+fn a_gateway_that_is_deaf_for_a_minute_finds_the_canarys_pods_until_it_hears_that_its_weight_is_0() {
+    let mut sim = launched_to("two");
+    sim.say("bypass", Verdict::Fail).tick();
+    assert_eq!((sim.launch().phase, sim.launch().weight), (Phase::RollingBack, 0));
+    let Route::Seen { shares, .. } = sim.seen.route.clone() else { panic!("no route") };
+    for _ in 0..60 {
+        sim.seen.route = Route::Seen { shares: shares.clone(), programmed: Programmed::Silent("nobody".to_owned()) };
+        let step = sim.look();
+        assert!(step.wanted.sizes[TEAL] > 0, "the gateway still sends to {TEAL}");
+        sim.now = after(sim.now, seconds(1));
+    }
+    sim.seen.route = Route::Seen { shares, programmed: Programmed::Yes };
+    sim.look();
+    assert_eq!(sim.launch().phase, Phase::Complete);
+    assert_eq!(told(&sim, "RolledBack"), [("teal has no traffic: bypass: bypass says Fail".to_owned(), true)]);
 }
 
 #[test]

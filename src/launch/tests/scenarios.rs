@@ -482,7 +482,7 @@ fn drift_in_the_route_is_undone_and_restarts_the_window() {
 fn the_gateway_may_be_dead_and_the_rollback_still_ends() {
     let mut sim = launched_to("two");
     sim.say("bypass", Verdict::Fail);
-    for _ in 0..60 {
+    for _ in 0..150 {
         sim.tick();
         if let Route::Seen { programmed, .. } = &mut sim.seen.route {
             *programmed = Programmed::Pending;
