@@ -19,7 +19,7 @@ mod history;
 mod leaders;
 #[path = "failover/operators.rs"]
 mod operators;
-#[path = "failover/refusal.rs"]
+#[path = "common/refusal.rs"]
 mod refusal;
 #[path = "failover/scene.rs"]
 mod scene;

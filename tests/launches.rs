@@ -27,6 +27,8 @@ mod history;
 mod kills;
 #[path = "launches/plans.rs"]
 mod plans;
+#[path = "common/refusal.rs"]
+mod refusal;
 #[path = "launches/releases.rs"]
 mod releases;
 #[path = "launches/scaling.rs"]

@@ -1,7 +1,7 @@
 //! One agent on a bad day: a stable revision that serves under load, a way to make trouble, and words for what is seen.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use demo::load::{self, Load};
@@ -68,10 +68,10 @@ impl Day {
         self.until("launched for the first time", SOON, |agent| is(agent, "Launched", "True", "")).await?;
         let mut config = load::Config::new(format!("{}/run", self.cluster.gateway_url)).host(self.host());
         config.rate = 8;
-        let mut tries = 0;
+        let began = Instant::now();
         while let Err(error) = load::probe(&config).await {
-            tries += 1;
-            ensure!(tries < 100, "the agent does not answer through the gateway: {error:#}");
+            // after an outage the gateway's watches come back one by one, within a minute each
+            ensure!(began.elapsed() < SOON * 2, "the agent does not answer through the gateway: {error:#}");
             tokio::time::sleep(Duration::from_millis(100)).await; // the gateway's view cannot be watched
         }
         self.load = Some(Load::start(&config)?);

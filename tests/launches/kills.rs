@@ -1,16 +1,15 @@
 //! The operator is killed, and its successor continues from what is in the cluster. Other tests run meanwhile.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
-use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
-use kube::{Api, ResourceExt as _};
+use kube::ResourceExt as _;
 use serde_json::json;
 use sluice::api::{Launch, Outcome, Phase};
 
 use crate::cluster::{Agent, Manifest, PATIENCE, condition, launch, share, until};
 use crate::history::History;
+use crate::refusal::Refusal;
 use crate::{half_fails, shared};
 
 /// One at a time.
@@ -97,61 +96,4 @@ async fn a_rollback_stands_though_the_operator_is_killed_at_the_breach_and_befor
     let answers = load.stop().await;
     ensure!(answers.lost == 0, "{:?}", answers.losses);
     agent.done().await
-}
-
-/// The API server refuses every status that tells of a rollback, in one namespace: the operator is caught between its two
-/// writes, the route's and the status'.
-struct Refusal {
-    policies: Api<ValidatingAdmissionPolicy>,
-    bindings: Api<ValidatingAdmissionPolicyBinding>,
-    name: String,
-}
-
-impl Refusal {
-    async fn of_rollbacks(agent: &Agent) -> anyhow::Result<Self> {
-        let client = agent.cluster.client.clone();
-        let refusal =
-            Self { policies: Api::all(client.clone()), bindings: Api::all(client), name: agent.namespace.clone() };
-        let told = "has(object.status) && has(object.status.launch) && has(object.status.launch.outcome) && object.status.launch.outcome == 'RolledBack'";
-        let policy = json!({
-            "metadata": {"name": refusal.name},
-            "spec": {
-                "matchConstraints": {"resourceRules": [{
-                    "apiGroups": ["sluice.dev"], "apiVersions": ["*"], "operations": ["UPDATE"],
-                    "resources": ["agentdeployments/status"],
-                }]},
-                "validations": [{"expression": format!("!({told})"), "message": "this test hears of no rollback"}],
-            },
-        });
-        let binding = json!({
-            "metadata": {"name": refusal.name},
-            "spec": {
-                "policyName": refusal.name,
-                "validationActions": ["Deny"],
-                "matchResources": {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": agent.namespace}}},
-            },
-        });
-        refusal.policies.create(&PostParams::default(), &serde_json::from_value(policy)?).await?;
-        refusal.bindings.create(&PostParams::default(), &serde_json::from_value(binding)?).await?;
-        refusal.until_refused(agent).await?;
-        Ok(refusal)
-    }
-
-    /// Tries such a status until it is refused; nothing tells when a policy begins to hold.
-    async fn until_refused(&self, agent: &Agent) -> anyhow::Result<()> {
-        let began = Instant::now();
-        let status = json!({"status": {"launch": {"outcome": "RolledBack"}}});
-        let try_out = PatchParams { dry_run: true, ..PatchParams::default() };
-        while agent.api().patch_status(&agent.name, &try_out, &Patch::Merge(&status)).await.is_ok() {
-            ensure!(began.elapsed() < PATIENCE, "the policy does not hold");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        Ok(())
-    }
-
-    async fn lift(self) -> anyhow::Result<()> {
-        self.bindings.delete(&self.name, &DeleteParams::default()).await?;
-        self.policies.delete(&self.name, &DeleteParams::default()).await?;
-        Ok(())
-    }
 }
