@@ -3,14 +3,14 @@
 
 use std::time::Duration;
 
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use super::context::{Context, Key};
 use super::perform::FIELD_MANAGER;
 use super::reconcile::key;
-use super::traffic::{RACES, fence, lacks_mark, mark, may_rise, rises, shares_of};
+use super::traffic::{RACES, fence, lacks_mark, mark, may_rise, replace, rises, shares_of};
 use super::{Error, endpoints};
 use crate::api::{AgentDeployment, ROUTE_FINALIZER};
 use crate::launch::{Observation, Shares, Step};
@@ -59,7 +59,7 @@ async fn write(
     let edited = traffic::with_adopted_shares(&live, &key.1, wanted, &mark(ctx, step));
     let marks = traffic::marks_of(live.annotations(), &key.1);
     if edited.spec == live.spec && !lacks_mark(&step.state, &marks, ctx.calls.leadership.epoch()) {
-        return Ok(()); // the mark changes only together with the shares, with a fall, and with the leader of a launch
+        return Ok(()); // the mark changes only together with the shares, with a fall, with a new leader, and with the success
     }
     fence(&ctx.calls.leadership, format!("HTTPRoute {name}"), &marks)?;
     let rise = rises(&live, &edited, &key.1, step, Some(&found));
@@ -69,11 +69,6 @@ async fn write(
         may_rise(ctx, agent, step, rise, traffic::decision(&marks).as_ref()).await?;
     }
     replace(ctx, &api, name, &edited).await
-}
-
-async fn replace(ctx: &Context, api: &Api<HTTPRoute>, name: &str, edited: &HTTPRoute) -> Result<(), Error> {
-    let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-    ctx.calls.write("update", "HTTPRoute", name, api.replace(name, &params, edited)).await.map(drop)
 }
 
 /// Routes that the agent shared and that its spec no longer names: each is put back.

@@ -48,6 +48,8 @@ pub(crate) struct Memory {
     pub(crate) revisions: HashMap<String, Arc<Revision>>,
     /// The generation that our last write gave a Deployment, by revision: another one is somebody else's edit.
     pub(crate) applied: HashMap<String, i64>,
+    /// Since when the canary of a launch that is taken back is seen without weight.
+    pub(crate) gone_since: Option<Timestamp>,
     /// Failed passes in a row.
     pub(crate) failures: u32,
     /// What the last pass failed on, if a person must mend it.

@@ -58,6 +58,14 @@ pub enum Error {
         /// Hash of the revision whose pods should answer.
         revision: String,
     },
+    /// Pods are not needed any more, but something sends to them.
+    #[error("the pods of {revision} stay, for {by} sends to them: somebody else wrote it; see to whom it should send")]
+    Served {
+        /// Hash of the revision.
+        revision: String,
+        /// Kind and name of what sends to it.
+        by: String,
+    },
     /// Another process leads.
     #[error("this process does not lead")]
     NotLeading,
@@ -94,6 +102,7 @@ impl Error {
             Self::Taken(_) => "NameTaken",
             Self::Fenced { .. } => "Fenced",
             Self::NoEndpoints { .. } => "NoEndpoints",
+            Self::Served { .. } => "PodsServed",
             Self::NotLeading => "NotLeading",
             Self::LostRevision { .. } => "LostRevision",
             Self::Broken(_) => "PromiseBroken",
@@ -118,7 +127,7 @@ impl Error {
 
     /// Whether it is for a person to mend, after so many failures in a row: what mostly passes by itself is not told at once.
     pub(super) fn lasts(&self, failures: u32) -> bool {
-        failures > 3 || !matches!(self, Self::NoEndpoints { .. })
+        failures > 3 || !matches!(self, Self::NoEndpoints { .. } | Self::Served { .. })
     }
 
     /// What the API server said, without its envelope.
@@ -135,7 +144,7 @@ impl Error {
     /// What a person must mend, for the conditions; `None` for what passes by itself.
     pub fn mend(&self) -> Option<(String, String)> {
         match self.reason() {
-            "NameTaken" | "LostRevision" | "Forbidden" | "Refused" | "PromiseBroken" | "NoEndpoints" => {
+            "NameTaken" | "LostRevision" | "Forbidden" | "Refused" | "PromiseBroken" | "NoEndpoints" | "PodsServed" => {
                 let cause = self.cause().map(|cause| format!(": {cause}")).unwrap_or_default();
                 Some((self.reason().to_owned(), clip(&format!("{self}{cause}"), 512)))
             }
@@ -175,6 +184,15 @@ mod tests {
         let none = Error::NoEndpoints { service: "a-b2".to_owned(), revision: "b2".to_owned() };
         assert!(!none.lasts(3) && none.lasts(4));
         assert!(none.mend().unwrap().1.starts_with("Service a-b2 has no ready endpoint of b2"));
+    }
+
+    #[test]
+    fn pods_that_something_still_sends_to_are_told_of_when_it_stays_so() {
+        let served = Error::Served { revision: "b2".to_owned(), by: "HTTPRoute a".to_owned() };
+        assert!(!served.lasts(3) && served.lasts(4));
+        let (reason, message) = served.mend().unwrap();
+        assert_eq!(reason, "PodsServed");
+        assert!(message.starts_with("the pods of b2 stay, for HTTPRoute a sends to them"), "{message}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! While a launch runs, and where nothing is stable (a first deployment, a status that was lost), they come from the API
 //! server. A write is guarded by the `resourceVersion` of that reading, so one that is accepted proves that nobody wrote in
 //! between: nothing needs to be read a second time. At rest they come from the watches, and are read only when they are
-//! not as they should be.
+//! not as they should be, or pods are to go.
 
 use k8s_openapi::api::core::v1::Service;
 use kube::Api;

@@ -49,6 +49,7 @@ pub(crate) async fn observe(
         history_limit: usize::try_from(spec.revision_history_limit.unwrap_or(DEFAULT_HISTORY)).unwrap_or(1),
         pods: pods(ctx, key),
         route: shares(ctx, key, agent, route),
+        gone_since: ctx.remember(key, |memory| memory.gone_since),
         by_pods: None,
         route_version: route.map(traffic::version).unwrap_or_default(),
         service: service.and_then(children::selected_revision),
@@ -60,6 +61,8 @@ pub(crate) async fn observe(
         runs: None,
     };
     by_pods::observe(ctx, key, &by_pods::Known { agent, prepared, state, service, route }, &mut seen);
+    seen.gone_since = launch::gone_since(state, &seen, ctx.now());
+    ctx.remember(key, |memory| memory.gone_since = seen.gone_since);
     ask(ctx, key, agent, prepared, state, &seen); // the answers below are judged by the pods that are ready now
     seen.measured = ctx.sampler.latest(key);
     seen.runs = ctx.sampler.runs(key);

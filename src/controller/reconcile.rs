@@ -19,7 +19,7 @@ const RESYNC: Duration = Duration::from_mins(30);
 /// Waits for the first listing of every watch: what is not cached yet must not look like what is not there.
 pub(crate) async fn reconcile_when_ready(watched: Arc<WatchedAgent>, ctx: Arc<Context>) -> Result<Action, Error> {
     if ctx.ready().await.is_err() {
-        return Ok(Action::requeue(Duration::from_secs(1))); // the watches are ending: the process stops
+        return Ok(Action::requeue(Duration::from_secs(1))); // the watches are ending: the reign is over
     }
     Box::pin(reconcile(&watched, &ctx)).await
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use k8s_openapi::jiff::Timestamp;
@@ -27,6 +27,9 @@ use crate::signals::{Sampler, SamplerMetrics};
 
 /// A cluster without HTTPRoutes or LaunchPlans is asked again so often; there is nothing to watch before.
 const KINDS_AGAIN: Duration = Duration::from_mins(1);
+
+/// Whoever loses the Lease sooner than this, or cannot begin to lead for so long, leaves it to others for a moment.
+const SHORT_REIGN: Duration = Duration::from_secs(30);
 
 /// Who and where this process is.
 #[derive(Clone, Debug)]
@@ -71,6 +74,7 @@ impl Process {
     /// One candidacy and the reign that follows. Its clients are its own: what a former one had under way goes with its
     /// connections.
     async fn stand(&self, stop: &CancellationToken) -> anyhow::Result<()> {
+        self.ready.store(false, Ordering::Relaxed);
         let (client, lease_client) = (Client::try_default().await?, Client::try_default().await?);
         tokio::select! { // readiness means that the API server answers
             _ = begin::answered(|| client.apiserver_version()) => {}
@@ -80,17 +84,26 @@ impl Process {
         let Identity { pod, namespace, .. } = &self.identity;
         let (mut leadership, candidate) = leader::stand(lease_client, namespace, pod, candidacy.clone(), lost.clone());
         self.ready.store(true, Ordering::Relaxed); // a candidate is ready: it waits for its turn
-        let reigned = tokio::select! {
-            () = leadership.acquired() => {
-                self.metrics.leader.set(1);
-                let calls = Calls { metrics: self.metrics.clone(), leadership };
-                self.reign(&client, calls, stop, &lost).await
-            }
-            () = stop.cancelled() => Ok(()),
+        tokio::select! {
+            () = leadership.acquired() => {}
+            () = stop.cancelled() => {}
+        }
+        let begun = Instant::now();
+        let reigned = if leadership.holds() {
+            let calls = Calls { metrics: self.metrics.clone(), leadership };
+            self.reign(&client, calls, stop, &lost).await
+        } else {
+            Ok(())
         };
         self.metrics.leader.set(0);
         candidacy.cancel();
         candidate.await?;
+        if lost.is_cancelled() && begun.elapsed() < SHORT_REIGN {
+            tokio::select! { // it cannot keep what it takes: another may be better off
+                () = tokio::time::sleep(leader::LEASE) => {}
+                () = stop.cancelled() => {}
+            }
+        }
         reigned
     }
 
@@ -105,9 +118,11 @@ impl Process {
         self.ready.store(false, Ordering::Relaxed);
         let kinds = tokio::select! {
             kinds = begin::answered(|| kinds(client)) => kinds,
+            () = tokio::time::sleep(SHORT_REIGN) => return Ok(()), // it may not ask: another may lead
             () = stop.cancelled() => return Ok(()),
             () = lost.cancelled() => return Ok(()),
         };
+        self.metrics.leader.set(1);
         let halt = CancellationToken::new();
         let _halts = halt.clone().drop_guard(); // the sampler too, however the reign ends
         let work = self.work(client.clone(), kinds, calls, halt.clone());

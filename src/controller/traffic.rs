@@ -60,11 +60,32 @@ async fn adopted(
 ) -> Result<(), Error> {
     adopted::route(ctx, agent, name, seen, step).await?;
     let key = key(agent);
-    let there = name != key.1 && shares_of(&seen.route).is_some();
-    match ctx.caches.route(&key.0, &key.1).filter(|made| there && owner.controls(made)) {
-        Some(made) => remove(ctx, &key, &made).await,
+    let there = shares_of(&seen.route).is_some();
+    match ctx.caches.route(&key.0, &key.1).filter(|made| name != key.1 && owner.controls(made)) {
+        Some(made) if there => remove(ctx, &key, &made).await,
+        Some(made) => narrow(ctx, &key, step, &made).await,
         None => Ok(()),
     }
+}
+
+/// A route that Sluice made serves until the user's is there; what its launch may not have any more falls all the same.
+async fn narrow(ctx: &Context, key: &Key, step: &Step, made: &HTTPRoute) -> Result<(), Error> {
+    let stable = step.state.stable.as_ref().map(|stable| stable.revision.as_str());
+    let allowed = step.state.running().map_or(0, |launch| launch.weight);
+    if traffic::canary_share(made, &key.1, stable) <= allowed {
+        return Ok(());
+    }
+    let Some(live) = live::route(ctx, key, &key.1).await? else { return Ok(()) };
+    fence(&ctx.calls.leadership, format!("HTTPRoute {}", key.1), live.annotations())?;
+    let edited = traffic::with_shares(&live, &key.1, &Shares::AtRest, &mark(ctx, step));
+    let api = Api::<HTTPRoute>::namespaced(ctx.client.clone(), &key.0);
+    replace(ctx, &api, &key.1, &edited).await
+}
+
+/// Writes a route whole, upon the version that was read.
+pub(super) async fn replace(ctx: &Context, api: &Api<HTTPRoute>, name: &str, edited: &HTTPRoute) -> Result<(), Error> {
+    let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+    ctx.calls.write("update", "HTTPRoute", name, api.replace(name, &params, edited)).await.map(drop)
 }
 
 /// Refuses to write over a leader with a higher epoch. The admission policy does the same for who does not ask.
@@ -125,8 +146,11 @@ async fn route(
         let based = traffic::with_base(cached, gateway);
         owner.controls(cached) && reshared(based, &key.1, shares, &mark(ctx, step)).spec == cached.spec
     };
+    let epoch = ctx.calls.leadership.epoch();
     let mut found = match &live.route {
-        Some(cached) if !live.fresh && right(cached) => return Ok(()),
+        Some(cached) if !live.fresh && right(cached) && !lacks_mark(&step.state, cached.annotations(), epoch) => {
+            return Ok(());
+        }
         _ if live.fresh => live.route.clone(),
         _ => live::route(ctx, &key, &key.1).await?,
     };
@@ -194,8 +218,7 @@ async fn write_route(
     if let Some(rise) = rise {
         may_rise(ctx, agent, step, rise, traffic::decision(live.annotations()).as_ref()).await?;
     }
-    let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-    ctx.calls.write("update", "HTTPRoute", name, api.replace(name, &params, &edited)).await.map(drop)
+    replace(ctx, &api, name, &edited).await
 }
 
 /// Who gets more by an edit, if a revision that is not stable does, and its new share in percent.
@@ -289,7 +312,9 @@ async fn service(
     };
     let unmarked = |live: &Service| lacks_mark(&step.state, live.annotations(), ctx.calls.leadership.epoch());
     let mut found = match &live.service {
-        Some(cached) if !live.fresh && !launching && owner.controls(cached) && right(cached) => return Ok(()),
+        Some(cached) if !live.fresh && !launching && owner.controls(cached) && right(cached) && !unmarked(cached) => {
+            return Ok(());
+        }
         Some(read) if live.fresh => Some(read.clone()),
         _ => live::service(ctx, &key).await?, // no version guards a Service that is made: that it is absent is read last
     };
@@ -354,7 +379,13 @@ async fn write_service(
     fence(&ctx.calls.leadership, format!("Service {name}"), &written)?;
     let stable = step.state.stable.as_ref().map(|stable| &stable.revision);
     let selected = live.and_then(children::selected_revision);
-    let moves = |wanted: &&String| Some(*wanted) != stable && selected.as_ref() != Some(*wanted); // a mark alone moves nobody
+    let launch = step.state.launch.as_ref();
+    // a fall that arrived unseen stands, also where the status already tells of a success
+    let fell = |wanted: &String| {
+        let of = traffic::decision(&written).map(|decision| decision.launch);
+        launch.is_some_and(|launch| launch.revision == *wanted && of.as_ref() == Some(&launch.id))
+    };
+    let moves = |wanted: &&String| selected.as_ref() != Some(*wanted) && (Some(*wanted) != stable || fell(wanted));
     if let Some(canary) = step.wanted.service.as_ref().filter(moves) {
         may_rise(ctx, agent, step, (canary, 100), traffic::decision(&written).as_ref()).await?;
     }

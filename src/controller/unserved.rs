@@ -3,23 +3,32 @@
 
 use super::Error;
 use super::context::Context;
-use super::live::Live;
+use super::live;
 use super::reconcile::key;
 use crate::api::AgentDeployment;
 use crate::launch::promises::share_of;
 use crate::{children, traffic};
 
-/// Refuses to take the pods of a revision that the agent's Service or its route sends to.
+/// Refuses to take the pods of a revision that the agent's Service sends to, its own route, or a user's that it shares.
 pub(super) async fn unserved(ctx: &Context, agent: &AgentDeployment, revision: &str) -> Result<(), Error> {
-    let (key, adopted) = (key(agent), agent.spec.adopted_route());
-    let live = Live::fresh(ctx, &key, adopted.unwrap_or(&key.1)).await?;
-    let selected = live.service.as_ref().is_some_and(|service| match traffic::split_of(service) {
+    let key = key(agent);
+    let served = |by: String| Err(Error::Served { revision: revision.to_owned(), by });
+    let service = live::service(ctx, &key).await?;
+    let selected = service.is_some_and(|service| match traffic::split_of(&service) {
         Some(split) => [&split.stable, &split.canary].into_iter().any(|shares| shares == revision),
-        None => children::selected_revision(service).as_deref() == Some(revision),
+        None => children::selected_revision(&service).as_deref() == Some(revision),
     });
-    let shared = live.route.as_ref().is_some_and(|route| {
-        let read = if adopted.is_some() { traffic::read_adopted } else { traffic::read };
-        share_of(revision, &read(route, &key.1), None) > 0
-    });
-    if selected || shared { Err(Error::Stale(format!("the traffic of {}", key.1))) } else { Ok(()) }
+    if selected {
+        return served(format!("Service {}", key.1));
+    }
+    let own = live::route(ctx, &key, &key.1).await?;
+    if own.is_some_and(|route| share_of(revision, &traffic::read(&route, &key.1), None) > 0) {
+        return served(format!("HTTPRoute {}", key.1));
+    }
+    let Some(adopted) = agent.spec.adopted_route().filter(|adopted| *adopted != key.1) else { return Ok(()) };
+    let users = live::route(ctx, &key, adopted).await?;
+    if users.is_some_and(|route| share_of(revision, &traffic::read_adopted(&route, &key.1), None) > 0) {
+        return served(format!("HTTPRoute {adopted}"));
+    }
+    Ok(())
 }

@@ -8,15 +8,18 @@ use super::drain::lose_traffic;
 use super::people::ABORTED;
 use super::soak::give_back;
 use super::step::{Notes, index};
-use super::time::{after, between, human};
+use super::time::{after, human};
 use super::wanted::{canary_share, read_back};
 use super::{Decision, Observation, Plan, Programmed, Route, Shares, WantedRevision, gates, triggers};
 use crate::api::{DeadlineOutcome, Launch, Outcome, Phase, RejectedRevision, StableRevision, State, Verdict, clip};
 
 /// A rollback waits so long for the gateway's answer before the canary's pods go. A gateway that only does not hear goes on
-/// sending to them, and every such request would be lost; after an outage of the API server its watches come back within a
-/// minute, for that long do Kubernetes' clients wait between two tries. One that is still deaf then loses the canary for good.
+/// sending to them, and every such request would be lost. After an outage of the API server its watches come back within
+/// little more than a minute: for a minute at most do Kubernetes' clients wait between two tries.
 pub const GATEWAY_ANSWER: Duration = Duration::from_mins(2);
+/// A gateway that never said a word about the route is waited for so long. Most likely there is none, which is told of, and is
+/// no fault of the revision.
+pub(super) const NO_GATEWAY: Duration = Duration::from_secs(30);
 /// Rejected revisions that are remembered.
 const REJECTED: usize = 100;
 
@@ -152,14 +155,14 @@ pub(super) fn take_back(
         notes.tell("TakingBack", format!("{} at {}%: {}", launch.revision, launch.weight, decision.message));
     }
     launch.entered_at = now;
-    lower(&mut launch, seen, now);
+    lower(&mut launch, seen);
     notes.wakes.push(after(now, Duration::from_millis(50)));
     launch // whether its traffic is gone is read back in a later pass
 }
 
 /// Takes the weight away. A measured trigger never gives 100 % to a dead stable: `sizes` raises it, and its first ready pod
 /// wakes us. A spec that went back to stable goes anyway, and so does `Abort`: a person wants it.
-fn lower(launch: &mut Launch, seen: &Observation, now: Timestamp) {
+fn lower(launch: &mut Launch, seen: &Observation) {
     let serves = |stable: &String| seen.pods.get(stable).is_some_and(|pods| pods.ready > 0);
     let guarded = launch.reason.as_deref() != Some(ABORTED) && seen.replicas > 0;
     let waits = guarded && !launch.stable.as_ref().is_none_or(serves);
@@ -169,8 +172,6 @@ fn lower(launch: &mut Launch, seen: &Observation, now: Timestamp) {
             Route::Seen { shares: Shares::Matched { only, .. }, .. } => only.clone(),
             _ => Vec::new(),
         };
-    } else if launch.weight > 0 {
-        launch.entered_at = now;
     }
     launch.weight = left;
 }
@@ -183,24 +184,28 @@ pub(super) fn finish_rollback(
     now: Timestamp,
     notes: &mut Notes,
 ) -> Launch {
-    lower(&mut launch, seen, now);
+    lower(&mut launch, seen);
     if launch.weight > 0 || !read_back(&launch, seen) {
         return launch;
     }
-    let answered = !matches!(&seen.route, Route::Seen { programmed, .. } if *programmed != Programmed::Yes);
-    if !answered && between(launch.entered_at, now) < GATEWAY_ANSWER {
-        notes.wakes.push(after(launch.entered_at, GATEWAY_ANSWER));
-        return launch;
+    let may_send = gateway_may_send(&launch, seen);
+    if let Some(limit) = may_send {
+        let due = after(seen.gone_since.unwrap_or(now), limit);
+        if now < due {
+            notes.wakes.push(due);
+            return launch;
+        }
     }
     launch.phase = Phase::Complete;
     launch.ended_at = Some(now);
     launch.breaches.clear();
     lose_traffic(state, &launch.revision, now, launch.served);
     let message = launch.message.clone().unwrap_or_default();
-    let gone = if answered {
-        format!("{} has no traffic", launch.revision)
-    } else {
-        format!("{} has weight 0, and the gateway did not answer for {}", launch.revision, human(GATEWAY_ANSWER))
+    let gone = match may_send {
+        None => format!("{} has no traffic", launch.revision),
+        Some(limit) => {
+            format!("{} has weight 0, and the gateway did not confirm it for {}", launch.revision, human(limit))
+        }
     };
     match launch.outcome {
         Some(Outcome::RolledBack) => notes.warn("RolledBack", format!("{gone}: {message}")),
@@ -208,4 +213,22 @@ pub(super) fn finish_rollback(
         _ => notes.tell("TakenBack", format!("{gone}: {message}")),
     }
     launch
+}
+
+/// How long a gateway may still send to the canary, whose weight is 0: `None` when it said that it does not, or never did.
+fn gateway_may_send(launch: &Launch, seen: &Observation) -> Option<Duration> {
+    match &seen.route {
+        _ if !launch.served => None,
+        Route::Seen { programmed: Programmed::Yes, .. } => None,
+        Route::Seen { programmed: Programmed::Silent(_), .. } => Some(NO_GATEWAY),
+        Route::Seen { .. } => Some(GATEWAY_ANSWER),
+        _ => None,
+    }
+}
+
+/// Since when a canary that is taken back has been seen without weight: kept in memory from pass to pass (`seen.gone_since`),
+/// and begun anew by whoever comes to lead, so that a time in which nobody could answer does not count as one without answer.
+pub fn gone_since(state: &State, seen: &Observation, now: Timestamp) -> Option<Timestamp> {
+    let gone = |launch: &&Launch| launch.phase == Phase::RollingBack && launch.weight == 0 && read_back(launch, seen);
+    state.running().filter(gone).map(|_| seen.gone_since.unwrap_or(now))
 }

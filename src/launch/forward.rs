@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::back::waiting_for;
+use super::back::{NO_GATEWAY, waiting_for};
 use super::step::{Notes, index};
 use super::time::{after, between};
 use super::triggers::SEEN_RESTARTS;
@@ -19,9 +19,6 @@ use crate::api::{Launch, Outcome, PendingRevision, Phase, RejectedRevision, Seen
 pub const QUIET: Duration = Duration::from_secs(3);
 /// Pods are ready for so long before they get traffic: EndpointSlices, and the gateways that follow them, lag behind readiness.
 const KNOWN: Duration = Duration::from_secs(2);
-/// A first deployment ends without the gateway's answer after so long: a missing gateway is told of, and is no fault of the
-/// revision.
-const FIRST_ANSWER: Duration = Duration::from_secs(30);
 
 /// No launch runs: begins one if the spec asks for a revision that may be launched.
 pub(super) fn begin(
@@ -428,7 +425,7 @@ fn gateway_may_answer(launch: &mut Launch, seen: &Observation, now: Timestamp, n
         Route::Seen { programmed, .. } => matches!(programmed, Programmed::Pending | Programmed::Silent(_)),
         Route::NotUsed | Route::Unusable(_) => false,
     };
-    let due = after(*launch.began_at.get_or_insert(now), FIRST_ANSWER);
+    let due = after(*launch.began_at.get_or_insert(now), NO_GATEWAY);
     let waits = awaited && now < due;
     notes.wakes.extend(waits.then_some(due));
     waits

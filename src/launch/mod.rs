@@ -27,7 +27,7 @@ mod triggers;
 mod wanted;
 mod written;
 
-pub use back::GATEWAY_ANSWER;
+pub use back::{GATEWAY_ANSWER, gone_since};
 pub use by_pods::{ByPods, LARGEST, launchable, pods_of_share, share_of_pods};
 pub use calendar::{Window, WindowError};
 pub use drain::{RUNS_IN_FLIGHT, SETTLE, draining, no_runs};

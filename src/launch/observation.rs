@@ -31,6 +31,10 @@ pub struct Observation {
     pub route: Route,
     /// Which version of the route it is.
     pub route_version: RouteVersion,
+    /// Since when this operator sees that the canary of a launch that is taken back has no weight any more, see [`gone_since`].
+    ///
+    /// [`gone_since`]: super::gone_since
+    pub gone_since: Option<Timestamp>,
     /// The agent's Service makes the shares, by the pods that it selects: `route` is what it says.
     pub by_pods: Option<ByPods>,
     /// Which revision the agent's Service selects, if it exists and selects one; stable when it selects both.

@@ -137,6 +137,7 @@ impl Sim {
                 pods: BTreeMap::new(),
                 route: Route::Seen { shares: Shares::AtRest, programmed: Programmed::Yes },
                 route_version: RouteVersion { generation: 1, rules_by: None },
+                gone_since: None,
                 by_pods: None,
                 service: None,
                 decision: None,
@@ -219,6 +220,7 @@ impl Sim {
 
     fn decide(&mut self) -> Step {
         self.look_at_service();
+        self.seen.gone_since = gone_since(&self.state, &self.seen, self.now);
         let step = step(&self.plan, &self.state, &self.seen, self.now);
         assert!(step.wake_at.is_none_or(|at| at > self.now), "a wake in the past is a hot loop");
         self.events.extend(step.events.clone());

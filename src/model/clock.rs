@@ -46,6 +46,11 @@ pub(super) fn older_to(at: &mut Timestamp, oldest: Duration) {
     *at = (*at - signed(TICK)).max(ago(oldest));
 }
 
+/// Of the gateway's time to answer only the end matters: it comes in four ticks, and the states stay few.
+pub(super) fn older_silence(at: &mut Timestamp) {
+    *at = (*at - signed(GATEWAY_ANSWER / 4)).max(ago(GATEWAY_ANSWER));
+}
+
 /// An instant that is only told, or only compared with what happens now: it is simply past.
 pub(super) fn past(at: &mut Timestamp) {
     *at = old();
@@ -80,12 +85,9 @@ fn older_launch(launch: &mut Launch) {
 
 /// The deadline's clock. While it stands still nothing grows older: how long a pause lasts matters to nobody.
 fn older_stage(launch: &mut Launch) {
-    if launch.phase == Phase::RollingBack && launch.weight == 0 {
-        // of the gateway's time only the end matters: it comes in four ticks, and the states stay few
-        launch.entered_at = (launch.entered_at - signed(GATEWAY_ANSWER / 4)).max(ago(GATEWAY_ANSWER));
-        return;
+    if launch.phase == Phase::RollingBack {
+        return past(&mut launch.entered_at); // it has no deadline
     }
-    launch.entered_at = launch.entered_at.max(old());
     let climbs = matches!(launch.phase, Phase::Progressing | Phase::Promoting);
     if climbs && launch.paused_at.is_some_and(|at| at < *NOW) {
         return;

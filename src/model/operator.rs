@@ -6,7 +6,7 @@ use std::hash::{Hash, Hasher};
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::clock::{INSTANT, NOW, TICK, old, older, older_state, past, without_instants};
+use super::clock::{INSTANT, NOW, TICK, old, older, older_silence, older_state, past, without_instants};
 use super::known::Known;
 use super::rules::{DRAIN, Guards};
 use super::world::{
@@ -19,7 +19,7 @@ use crate::controller::leader::{LEASE, RENEW_WITHIN};
 use crate::launch::promises::{self, Broken, Decided};
 use crate::launch::{
     CheckName, Decision, Freeze, Frozen, Given, Measured, Observation, People, Pods, Route, RouteVersion, Shares, Step,
-    Wanted, WantedRevision, launchable, step,
+    Wanted, WantedRevision, gone_since, launchable, step,
 };
 use crate::traffic::PodSplit;
 
@@ -34,6 +34,8 @@ pub(super) struct Operator {
     /// When its last pass asked to be called again. Not part of the state: the next pass asks the same.
     pub(super) wake: Option<Timestamp>,
     pub(super) cache: Option<Cache>,
+    /// Since when it sees a canary that is taken back without weight.
+    gone_since: Option<Timestamp>,
     /// The agent, when it was read before everything else.
     pub(super) read: Option<Agent>,
     pub(super) pass: Option<Pass>,
@@ -41,7 +43,8 @@ pub(super) struct Operator {
 
 impl Hash for Operator {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
-        (&self.elector, self.epoch, self.stopped, self.dirty, &self.cache, &self.read, &self.pass).hash(hasher);
+        (&self.elector, self.epoch, self.stopped, self.dirty, &self.cache, self.gone_since).hash(hasher);
+        (&self.read, &self.pass).hash(hasher);
     }
 }
 
@@ -106,6 +109,7 @@ impl Operator {
             dirty: true,
             wake: None,
             cache: None,
+            gone_since: None,
             read: None,
             pass: None,
         }
@@ -144,6 +148,7 @@ impl Operator {
     pub(super) fn grow_older(&mut self) {
         self.elector.edit(|elector| elector.0 = elector.0.clone().aged(TICK));
         self.wake.iter_mut().for_each(older);
+        self.gone_since.iter_mut().for_each(older_silence);
         if let Some(cache) = &mut self.cache {
             grow_older(&mut cache.pods, &mut cache.route, &mut cache.service);
         }
@@ -176,7 +181,9 @@ impl World {
         let early = self.operators[index].read.take();
         self.operators[index].dirty &= early.is_some();
         let agent = early.unwrap_or_else(|| self.agent());
-        let truth = self.observe(index, &agent);
+        let mut truth = self.observe(index, &agent);
+        truth.gone_since = gone_since(&agent.state, &truth, *NOW);
+        self.operators[index].gone_since = truth.gone_since;
         let plans = self.plans();
         let plan = &plans[agent.spec.plan as usize];
         let mut step = step(plan, &agent.state, &blinded(truth.clone(), self.rules.guards), *NOW);
@@ -233,6 +240,7 @@ impl World {
             freeze: self.freeze(),
             drain: self.rules.drain.then_some(DRAIN),
             route_version: RouteVersion::default(),
+            gone_since: self.operators[index].gone_since,
             people: self.people(&agent.state, cache.map_or(usize::MAX, |cache| cache.decisions)),
             runs: None,
             trouble: None,
@@ -423,7 +431,7 @@ impl World {
 
     /// `unserved`.
     fn unserved(&self, revision: &str, size: Option<i32>) -> Result<(), Refused> {
-        let asked = self.rules.guards.looks_before_rest && size.is_some_and(|size| size > 0);
+        let asked = size.is_some_and(|size| size > 0);
         let selected = match &self.service.split {
             Some(split) => [&split.stable, &split.canary].into_iter().any(|shares| shares == revision),
             None => self.service.revision.as_deref() == Some(revision),
@@ -447,7 +455,10 @@ impl World {
             return Ok(None);
         }
         let cached = cache.map_or(&self.route, |cache| &cache.route).as_ref();
-        let right = |cached: &RouteObject| Some(&cached.shares) == wanted.shares.as_ref();
+        let right = |cached: &RouteObject| {
+            Some(&cached.shares) == wanted.shares.as_ref()
+                && !self.needs_mark(state, cached.decision.as_ref(), (cached.epoch, epoch), cached.under_way)
+        };
         if is_certain(&pass.agent.state) && cached.is_some_and(right) {
             return Ok(None); // it is read only when the watch says that it is wrong
         }
@@ -482,7 +493,7 @@ impl World {
         let right = |service: &ServiceObject| same(service) && marked(service);
         let read_now = certain || **observed == ServiceObject::default();
         let read = if read_now { &self.service } else { observed };
-        if (certain && state.running().is_none() && same(observed)) || right(read) {
+        if (certain && state.running().is_none() && same(observed) && marked(observed)) || right(read) {
             return Ok(None);
         }
         if read != &self.service && !wanted.falling && self.rules.guards.versions {
@@ -500,7 +511,10 @@ impl World {
         }
         let stable = state.stable.as_ref().map(|stable| &stable.revision);
         let moves = self.service.revision != wanted.service;
-        if moves && wanted.service.is_some() && wanted.service.as_ref() != stable {
+        let launch = state.launch.as_ref().filter(|launch| Some(&launch.revision) == wanted.service.as_ref());
+        let fell =
+            launch.is_some_and(|it| self.service.decision.as_ref().is_some_and(|written| written.launch == it.id));
+        if moves && wanted.service.is_some() && (wanted.service.as_ref() != stable || fell) {
             self.may_rise(pass, self.service.decision.as_ref())?;
         }
         let (decision, takes_back) = self.mark(&pass.chosen);

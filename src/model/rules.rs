@@ -59,8 +59,6 @@ pub(super) struct Guards {
     pub(super) falls_are_marked: bool,
     /// A launch that succeeded takes its name from route and Service.
     pub(super) successes_are_marked: bool,
-    /// Before pods are taken away route and Service are read afresh.
-    pub(super) looks_before_rest: bool,
     /// Leadership is asked for before each write.
     pub(super) leadership: bool,
     /// A write with a lower epoch than the object's is refused.
@@ -120,7 +118,6 @@ impl Guards {
         pods_versions: true,
         falls_are_marked: true,
         successes_are_marked: true,
-        looks_before_rest: true,
         leadership: true,
         fencing: false,
         remembers_answers: true,

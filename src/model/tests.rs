@@ -147,6 +147,13 @@ fn only_late_pods(action: &Action) -> bool {
     !fault && (!is_edit(action) || matches!(action, Action::EditPlan(PlanAs::Edited)))
 }
 
+/// A fall that is under way, and a success that is written by a pass that dies.
+#[test]
+fn by_pods_a_late_fall_and_a_crash_in_the_success() {
+    let only = |action: &Action| !is_fault(action) || matches!(action, Action::Delay(..) | Action::Crash(_));
+    holds("by pods: late write, crash, verdict", Rules { judged: SHORT, budget: budget(2, 0, 1), only, ..BY_PODS });
+}
+
 #[test]
 fn by_pods_that_are_written_late_and_a_watch_that_stands_still() {
     holds("by pods: late write, lost watch, plan edit", LATE_PODS);
@@ -324,13 +331,6 @@ fn a_success_that_leaves_its_name_is_found() {
     let only = |action: &Action| !is_fault(action) || matches!(action, Action::Delay(_, true));
     let world = Rules { judged: SHORT, budget: budget(1, 0, 1), only, ..BY_PODS };
     finds_within(30_000, "WeightBeforeScaleDown", without(|guards| guards.successes_are_marked = false, world));
-}
-
-#[test]
-fn pods_that_are_taken_on_an_old_view_of_the_service_are_found() {
-    let only = |action: &Action| !is_fault(action) || matches!(action, Action::Delay(_, true) | Action::LoseWatch(_));
-    let world = Rules { judged: SHORT, budget: budget(2, 0, 0), only, ..BY_PODS };
-    finds_within(30_000, "WeightBeforeScaleDown", without(|guards| guards.looks_before_rest = false, world));
 }
 
 #[test]

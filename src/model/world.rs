@@ -590,7 +590,7 @@ impl World {
         (0..=9).find(|version| !used.contains(&version.to_string())).unwrap_or(0)
     }
 
-    /// Losing the Lease ends the process.
+    /// Losing the Lease ends the reign; what follows begins from nothing, in a new process or in the same one.
     fn end_reign(&mut self, index: usize) {
         let led = self.operators[index].epoch > 0;
         if led && !self.operators[index].leads() {

@@ -168,7 +168,7 @@ impl Leader {
     /// Waits until it knows that another leads. Its process lives, and stands as a candidate again.
     pub async fn until_deposed(&self) -> anyhow::Result<()> {
         let began = std::time::Instant::now();
-        while leaders(&self.cluster).await.is_ok_and(|leaders| leaders.contains(&self.pod)) {
+        while leaders(&self.cluster).await?.contains(&self.pod) {
             ensure!(began.elapsed() < PATIENCE, "{} still thinks that it leads", self.pod);
             tokio::time::sleep(std::time::Duration::from_millis(200)).await; // nothing tells when a metric changes
         }
@@ -191,7 +191,7 @@ impl Leader {
             if unsent.trim().is_empty() {
                 return Ok(());
             }
-            ensure!(began.elapsed() < PATIENCE, "connections of a process that is gone:\n{unsent}");
+            ensure!(began.elapsed() < PATIENCE, "connections of a reign that is over:\n{unsent}");
             tokio::time::sleep(std::time::Duration::from_millis(200)).await; // nothing tells when a socket is done
         }
     }

@@ -306,37 +306,93 @@ fn after_a_wait_for_a_dead_stable_the_gateway_still_has_its_time_to_answer() {
     sim.settle();
     sim.tick();
     let fallen = sim.now;
-    let pending = Route::Seen {
-        shares: Shares::Split { stable: OCHRE.into(), canary: TEAL.into(), weight: 0 },
-        programmed: Programmed::Pending,
-    };
-    sim.seen.route.clone_from(&pending);
+    unconfirmed(&mut sim, Programmed::Pending);
     while sim.launch().phase == Phase::RollingBack {
         let step = sim.look();
         let waits = sim.launch().phase == Phase::RollingBack;
-        assert!(!waits || step.wake_at == Some(after(fallen, seconds(120))));
+        assert!(!waits || step.wake_at == Some(after(sim.seen.gone_since.unwrap(), seconds(120))));
     }
-    assert_eq!(sim.now, after(fallen, seconds(120)));
-    let end = "teal has weight 0, and the gateway did not answer for 2m: bypass: bypass says Fail";
+    assert!(sim.now >= after(fallen, seconds(120)) && sim.now <= after(fallen, seconds(121)));
+    let end = "teal has weight 0, and the gateway did not confirm it for 2m: bypass: bypass says Fail";
     assert_eq!(told(&sim, "RolledBack"), [(end.to_owned(), true)]);
+}
+
+/// The route as it is, and what the gateway says of it.
+fn unconfirmed(sim: &mut Sim, programmed: Programmed) {
+    let Route::Seen { programmed: said, .. } = &mut sim.seen.route else { panic!("no route") };
+    *said = programmed;
+}
+
+/// Taken back from 25 %, and the gateway says this of the weight 0.
+fn fallen(programmed: Programmed) -> Sim {
+    let mut sim = launched_to("two");
+    sim.say("bypass", Verdict::Fail).tick();
+    assert_eq!((sim.launch().phase, sim.launch().weight), (Phase::RollingBack, 0));
+    unconfirmed(&mut sim, programmed);
+    sim
+}
+
+/// Seconds until the launch has ended; as long as it has not, the canary keeps its pods.
+fn seconds_to_the_end(sim: &mut Sim) -> u64 {
+    let began = sim.now;
+    while sim.launch().phase == Phase::RollingBack {
+        let step = sim.look();
+        assert!(step.wanted.sizes[TEAL] > 0, "the gateway may still send to {TEAL}");
+        assert!(sim.now < after(began, seconds(600)), "the wait does not end");
+    }
+    u64::try_from(sim.now.duration_since(began).as_secs()).unwrap()
 }
 
 #[test]
 fn a_gateway_that_is_deaf_for_a_minute_finds_the_canarys_pods_until_it_hears_that_its_weight_is_0() {
-    let mut sim = launched_to("two");
-    sim.say("bypass", Verdict::Fail).tick();
-    assert_eq!((sim.launch().phase, sim.launch().weight), (Phase::RollingBack, 0));
-    let Route::Seen { shares, .. } = sim.seen.route.clone() else { panic!("no route") };
+    let mut sim = fallen(Programmed::Pending);
     for _ in 0..60 {
-        sim.seen.route = Route::Seen { shares: shares.clone(), programmed: Programmed::Silent("nobody".to_owned()) };
-        let step = sim.look();
-        assert!(step.wanted.sizes[TEAL] > 0, "the gateway still sends to {TEAL}");
-        sim.now = after(sim.now, seconds(1));
+        assert!(sim.look().wanted.sizes[TEAL] > 0);
     }
-    sim.seen.route = Route::Seen { shares, programmed: Programmed::Yes };
+    unconfirmed(&mut sim, Programmed::Yes);
     sim.look();
     assert_eq!(sim.launch().phase, Phase::Complete);
     assert_eq!(told(&sim, "RolledBack"), [("teal has no traffic: bypass: bypass says Fail".to_owned(), true)]);
+}
+
+#[test]
+fn the_gateways_time_begins_anew_with_whoever_comes_to_lead_after_an_outage() {
+    let mut sim = fallen(Programmed::Pending);
+    sim.look();
+    sim.now = after(sim.now, seconds(180)); // nobody could say anything
+    sim.seen.gone_since = None; // the memory of a process that leads again
+    assert_eq!(seconds_to_the_end(&mut sim), 121);
+}
+
+#[test]
+fn the_gateways_time_begins_when_the_weight_of_0_is_seen_and_not_when_it_was_decided() {
+    let mut sim = launched_to("two");
+    let split = sim.seen.route.clone();
+    sim.say("bypass", Verdict::Fail).tick();
+    for _ in 0..180 {
+        sim.seen.route = split.clone(); // the write was refused
+        sim.look();
+    }
+    sim.seen.route = Route::Seen {
+        shares: Shares::Split { stable: OCHRE.into(), canary: TEAL.into(), weight: 0 },
+        programmed: Programmed::Pending,
+    };
+    assert_eq!(seconds_to_the_end(&mut sim), 121);
+}
+
+#[test]
+fn a_gateway_that_never_said_a_word_is_waited_for_half_a_minute_and_for_a_canary_without_traffic_not_at_all() {
+    let silent = || Programmed::Silent("nobody".to_owned());
+    assert_eq!(seconds_to_the_end(&mut fallen(silent())), 31);
+    let mut sim = launched_to("two");
+    sim.state.launch.as_mut().unwrap().served = false;
+    sim.state.launch.as_mut().unwrap().weight = 0;
+    sim.seen.route = Route::Seen { shares: Shares::AtRest, programmed: Programmed::Pending };
+    sim.say("bypass", Verdict::Fail);
+    sim.look();
+    unconfirmed(&mut sim, Programmed::Pending);
+    sim.look();
+    assert_eq!(sim.launch().phase, Phase::Complete);
 }
 
 #[test]
