@@ -59,7 +59,9 @@ pub enum Error {
         revision: String,
     },
     /// Pods are not needed any more, but something sends to them.
-    #[error("the pods of {revision} stay, for {by} sends to them: somebody else wrote it; see to whom it should send")]
+    #[error(
+        "the pods of {revision} stay, for {by} sends to them and should not: see who writes it, and what hinders Sluice"
+    )]
     Served {
         /// Hash of the revision.
         revision: String,

@@ -10,7 +10,7 @@ use kube::ResourceExt;
 use super::context::{Context, Key};
 use super::live::Live;
 use super::prepare::Prepared;
-use super::{Error, by_pods, people};
+use super::{Error, by_pods, live, people};
 use crate::api::{AgentDeployment, DEFAULT_HISTORY, Launch, Phase, Sharing, State, span};
 use crate::children::Owner;
 use crate::launch::{CheckName, Decision, Freeze, GateCheck, Observation, Plan, Pods, Question, Route, TriggerCheck};
@@ -28,8 +28,10 @@ pub(crate) async fn observe(
 ) -> Result<(Observation, Live), Error> {
     let spec = &agent.spec;
     let running = state.running();
+    let falls = running.is_some_and(|launch| launch.phase == Phase::RollingBack);
     let adopted = spec.adopted_route();
     let named = adopted.unwrap_or(&key.1);
+    let gone_since = ctx.remember(key, |memory| memory.gone_since.take()); // a pass that sees nothing begins it anew
     let certain = running.is_none() && state.stable.is_some(); // a status that was lost does not tell who has the traffic
     let live = if certain { Live::cached(ctx, key, named) } else { Live::fresh(ctx, key, named).await? };
     let service = live.service.as_ref().filter(|it| ours(*it, agent));
@@ -49,7 +51,7 @@ pub(crate) async fn observe(
         history_limit: usize::try_from(spec.revision_history_limit.unwrap_or(DEFAULT_HISTORY)).unwrap_or(1),
         pods: pods(ctx, key),
         route: shares(ctx, key, agent, route),
-        gone_since: ctx.remember(key, |memory| memory.gone_since),
+        gone_since,
         by_pods: None,
         route_version: route.map(traffic::version).unwrap_or_default(),
         service: service.and_then(children::selected_revision),
@@ -60,6 +62,10 @@ pub(crate) async fn observe(
         people: people::observe(ctx, key, agent, state).await,
         runs: None,
     };
+    if adopted.is_some() && matches!(seen.route, Route::Unshared(_)) && falls {
+        // the user's route is not there: what Sluice made before serves, and what falls, falls there
+        seen.route = made(ctx, key, agent).await?.unwrap_or(seen.route);
+    }
     by_pods::observe(ctx, key, &by_pods::Known { agent, prepared, state, service, route }, &mut seen);
     seen.gone_since = launch::gone_since(state, &seen, ctx.now());
     ctx.remember(key, |memory| memory.gone_since = seen.gone_since);
@@ -67,6 +73,13 @@ pub(crate) async fn observe(
     seen.measured = ctx.sampler.latest(key);
     seen.runs = ctx.sampler.runs(key);
     Ok((seen, live))
+}
+
+/// The route that Sluice made for the agent, read now.
+async fn made(ctx: &Context, key: &Key, agent: &AgentDeployment) -> Result<Option<Route>, Error> {
+    let route = live::route(ctx, key, &key.1).await?;
+    let made = route.filter(|route| Owner::of(agent).is_some_and(|owner| owner.controls(route)));
+    Ok(made.map(|route| traffic::read(&route, &key.1)))
 }
 
 /// Not an object that a former agent of the same name left behind.

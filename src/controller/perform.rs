@@ -58,7 +58,8 @@ pub(crate) async fn perform(
     if let Some(live) = live {
         traffic(ctx, agent, prepared, seen, step, live).await?;
     }
-    adopted::leave_others(ctx, agent).await?;
+    plans::keep(ctx, &key, &owner, prepared, step.state.launch.as_ref()).await?;
+    let left = adopted::leave_others(ctx, agent).await; // before pods go: what it could not leave may send to them
     for hash in ctx.caches.revisions_of(&key.0, &key.1) {
         if !step.wanted.sizes.contains_key(&hash) && !step.wanted.keep.contains(&hash) {
             remove(ctx, agent, &hash).await?;
@@ -74,7 +75,7 @@ pub(crate) async fn perform(
         }
     }
     ctx.remember(&key, |memory| memory.revisions.retain(|hash, _| step.wanted.sizes.contains_key(hash)));
-    plans::keep(ctx, &key, &owner, prepared, step.state.launch.as_ref()).await
+    left
 }
 
 /// Every revision that should run has its pods: also when its traffic could not be written, for a fall may wait for them.

@@ -61,6 +61,15 @@ pub async fn run(config: Config, identity: Identity, stop: CancellationToken) ->
     Ok(server.await??)
 }
 
+/// How a reign ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// It was told to end, or lost the Lease.
+    Told,
+    /// It could not begin: the API server does not tell it which kinds there are.
+    Unable,
+}
+
 /// What lasts as long as the process.
 struct Process {
     config: Config,
@@ -89,22 +98,23 @@ impl Process {
             () = stop.cancelled() => {}
         }
         let begun = Instant::now();
-        let reigned = if leadership.holds() {
+        let ended = if leadership.holds() {
             let calls = Calls { metrics: self.metrics.clone(), leadership };
             self.reign(&client, calls, stop, &lost).await
         } else {
-            Ok(())
+            Ok(Ended::Told)
         };
         self.metrics.leader.set(0);
         candidacy.cancel();
         candidate.await?;
-        if lost.is_cancelled() && begun.elapsed() < SHORT_REIGN {
-            tokio::select! { // it cannot keep what it takes: another may be better off
+        let ended = ended?;
+        if ended == Ended::Unable || lost.is_cancelled() && begun.elapsed() < SHORT_REIGN {
+            tokio::select! { // it cannot keep, or use, what it takes: another may be better off
                 () = tokio::time::sleep(leader::LEASE) => {}
                 () = stop.cancelled() => {}
             }
         }
-        reigned
+        Ok(())
     }
 
     /// Leads until `stop`, until leadership is `lost`, or until the cluster has a kind that it lacked.
@@ -114,13 +124,13 @@ impl Process {
         calls: Calls,
         stop: &CancellationToken,
         lost: &CancellationToken,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Ended> {
         self.ready.store(false, Ordering::Relaxed);
         let kinds = tokio::select! {
             kinds = begin::answered(|| kinds(client)) => kinds,
-            () = tokio::time::sleep(SHORT_REIGN) => return Ok(()), // it may not ask: another may lead
-            () = stop.cancelled() => return Ok(()),
-            () = lost.cancelled() => return Ok(()),
+            () = tokio::time::sleep(SHORT_REIGN) => return Ok(Ended::Unable),
+            () = stop.cancelled() => return Ok(Ended::Told),
+            () = lost.cancelled() => return Ok(Ended::Told),
         };
         self.metrics.leader.set(1);
         let halt = CancellationToken::new();
@@ -128,15 +138,16 @@ impl Process {
         let work = self.work(client.clone(), kinds, calls, halt.clone());
         tokio::pin!(work);
         tokio::select! {
-            result = &mut work => result,
-            () = stop.cancelled() => { halt.cancel(); work.await }
-            () = lost.cancelled() => Ok(()), // what it had under way is dropped: another may lead
+            result = &mut work => result?,
+            () = stop.cancelled() => { halt.cancel(); work.await?; }
+            () = lost.cancelled() => {} // what it had under way is dropped: another may lead
             () = until_more(client, kinds), if !(kinds.routes && kinds.plans) => {
                 tracing::info!("the cluster has HTTPRoutes or LaunchPlans now: they are watched from here on");
                 halt.cancel();
-                work.await
+                work.await?;
             }
         }
+        Ok(Ended::Told)
     }
 
     /// The controller and the sampler, until `halt`; passes that run are finished.

@@ -24,7 +24,7 @@ use super::{Error, adopted, endpoints, guard, revisions};
 use crate::api::{AGENT_LABEL, AgentDeployment, Outcome, Phase, State, annotations};
 use crate::children::{self, Owner};
 use crate::launch::promises::Rise;
-use crate::launch::{Decision, Observation, Route, Shares, Step};
+use crate::launch::{Decision, Observation, Programmed, Route, Shares, Step};
 use crate::revision::Revision;
 use crate::traffic::{self, HTTPRoute, Mark, PodSplit};
 
@@ -49,7 +49,7 @@ pub(crate) async fn traffic(
     on_route.and(on_service)
 }
 
-/// A user's route; one that Sluice made before goes once the user's is there.
+/// A user's route; one that Sluice made before goes once the gateway has taken the user's.
 async fn adopted(
     ctx: &Context,
     agent: &AgentDeployment,
@@ -60,7 +60,8 @@ async fn adopted(
 ) -> Result<(), Error> {
     adopted::route(ctx, agent, name, seen, step).await?;
     let key = key(agent);
-    let there = shares_of(&seen.route).is_some();
+    let serves = |route: &Route| matches!(route, Route::Seen { programmed: Programmed::Yes, .. });
+    let there = ctx.caches.route(&key.0, name).is_some_and(|users| serves(&traffic::read_adopted(&users, &key.1)));
     match ctx.caches.route(&key.0, &key.1).filter(|made| name != key.1 && owner.controls(made)) {
         Some(made) if there => remove(ctx, &key, &made).await,
         Some(made) => narrow(ctx, &key, step, &made).await,
@@ -380,10 +381,11 @@ async fn write_service(
     let stable = step.state.stable.as_ref().map(|stable| &stable.revision);
     let selected = live.and_then(children::selected_revision);
     let launch = step.state.launch.as_ref();
-    // a fall that arrived unseen stands, also where the status already tells of a success
+    // a fall that arrived unseen stands, also where the status already tells of a success: there is a former stable to go back to
     let fell = |wanted: &String| {
         let of = traffic::decision(&written).map(|decision| decision.launch);
-        launch.is_some_and(|launch| launch.revision == *wanted && of.as_ref() == Some(&launch.id))
+        let canary = launch.filter(|launch| launch.revision == *wanted && launch.stable.is_some());
+        canary.is_some_and(|launch| of.as_ref() == Some(&launch.id))
     };
     let moves = |wanted: &&String| selected.as_ref() != Some(*wanted) && (Some(*wanted) != stable || fell(wanted));
     if let Some(canary) = step.wanted.service.as_ref().filter(moves) {

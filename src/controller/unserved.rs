@@ -9,7 +9,7 @@ use crate::api::AgentDeployment;
 use crate::launch::promises::share_of;
 use crate::{children, traffic};
 
-/// Refuses to take the pods of a revision that the agent's Service sends to, its own route, or a user's that it shares.
+/// Refuses to take the pods of a revision that the agent's Service sends to, its own route, or a user's that it shares or shared.
 pub(super) async fn unserved(ctx: &Context, agent: &AgentDeployment, revision: &str) -> Result<(), Error> {
     let key = key(agent);
     let served = |by: String| Err(Error::Served { revision: revision.to_owned(), by });
@@ -21,14 +21,15 @@ pub(super) async fn unserved(ctx: &Context, agent: &AgentDeployment, revision: &
     if selected {
         return served(format!("Service {}", key.1));
     }
-    let own = live::route(ctx, &key, &key.1).await?;
-    if own.is_some_and(|route| share_of(revision, &traffic::read(&route, &key.1), None) > 0) {
-        return served(format!("HTTPRoute {}", key.1));
-    }
-    let Some(adopted) = agent.spec.adopted_route().filter(|adopted| *adopted != key.1) else { return Ok(()) };
-    let users = live::route(ctx, &key, adopted).await?;
-    if users.is_some_and(|route| share_of(revision, &traffic::read_adopted(&route, &key.1), None) > 0) {
-        return served(format!("HTTPRoute {adopted}"));
+    let adopted = agent.spec.adopted_route();
+    let mut routes = ctx.caches.routes_marked_by(&key);
+    routes.extend([key.1.clone()].into_iter().chain(adopted.map(str::to_owned)));
+    for name in routes {
+        let read = if name == key.1 && adopted != Some(&name) { traffic::read } else { traffic::read_adopted };
+        let route = live::route(ctx, &key, &name).await?;
+        if route.is_some_and(|route| share_of(revision, &read(&route, &key.1), None) > 0) {
+            return served(format!("HTTPRoute {name}"));
+        }
     }
     Ok(())
 }

@@ -511,7 +511,8 @@ impl World {
         }
         let stable = state.stable.as_ref().map(|stable| &stable.revision);
         let moves = self.service.revision != wanted.service;
-        let launch = state.launch.as_ref().filter(|launch| Some(&launch.revision) == wanted.service.as_ref());
+        let canary = |launch: &&Launch| launch.stable.is_some() && Some(&launch.revision) == wanted.service.as_ref();
+        let launch = state.launch.as_ref().filter(canary);
         let fell =
             launch.is_some_and(|it| self.service.decision.as_ref().is_some_and(|written| written.launch == it.id));
         if moves && wanted.service.is_some() && (wanted.service.as_ref() != stable || fell) {

@@ -99,6 +99,13 @@ fn a_first_deployment() {
 }
 
 #[test]
+fn a_first_deployment_and_a_late_fall() {
+    let only = |action: &Action| !is_fault(action) || matches!(action, Action::Delay(..));
+    let world = Rules { stable: false, budget: budget(1, 0, 1), only, ..Rules::CALM };
+    holds("first deployment: verdict, late write", world);
+}
+
+#[test]
 fn a_verdict_and_a_fault() {
     holds("verdict, fault", Rules { budget: budget(1, 0, 1), ..Rules::CALM });
 }

@@ -11,7 +11,7 @@ use super::clock::{INSTANT, NOW, TICK, in_, old, older, older_state, older_to, p
 use super::known::Known;
 use super::operator::{Operator, Pass};
 use super::rules::{Budget, PlanAs, Rules, plans};
-use crate::api::{DecisionVerb, Phase, StableRevision, State, TrustedRevision, Verdict};
+use crate::api::{DecisionVerb, Launch, Outcome, Phase, StableRevision, State, TrustedRevision, Verdict};
 use crate::controller::elector::{Act, LeaseView};
 use crate::launch::promises::{self, Broken, Rise, share_of};
 use crate::launch::{ByPods, Decision, Plan, Programmed, Route, Shares};
@@ -792,7 +792,9 @@ impl World {
             Err(broken) if late && broken.promise == "WriteWhyFirst" => {} // it is undone in the next pass
             kept => kept?,
         }
-        let launch = self.state.launch.as_ref();
+        // a first deployment that succeeded all the same has nothing to go back to: it serves
+        let stays = |launch: &&Launch| launch.stable.is_none() && launch.outcome == Some(Outcome::Succeeded);
+        let launch = self.state.launch.as_ref().filter(|launch| !stays(launch));
         if launch.is_some_and(|launch| self.taken_back.contains(&(object(write).0, launch.id.clone()))) {
             let why = format!("{revision} was taken back on this object and rises to {to}%");
             return Err(Broken { promise: "Finality", why });

@@ -118,13 +118,11 @@ pub(super) fn programmed(route: &HTTPRoute, named_in: &str) -> Programmed {
         return Programmed::Refused("the HTTPRoute names no gateway".to_owned());
     }
     let answers: Vec<_> = parents.iter().map(|parent| answer(route, parent, named_in)).collect();
+    // one that has not followed yet may still do what an earlier version says; one that is silent never did anything
     let refused = answers.iter().find(|answer| matches!(answer, Programmed::Refused(_)));
+    let pending = answers.iter().find(|answer| **answer == Programmed::Pending);
     let silent = answers.iter().find(|answer| matches!(answer, Programmed::Silent(_)));
-    match refused.or(silent) {
-        Some(problem) => problem.clone(),
-        None if answers.contains(&Programmed::Pending) => Programmed::Pending,
-        None => Programmed::Yes,
-    }
+    refused.or(pending).or(silent).cloned().unwrap_or(Programmed::Yes)
 }
 
 /// What one parent says. Where several controllers answer for it (a gateway changed hands), one that took the route is enough.

@@ -403,6 +403,8 @@ fn a_route_is_programmed_when_every_parent_took_this_generation() {
         let Programmed::Silent(why) = programmed(&parents, &answers) else { panic!("one parent never answered") };
         assert!(why.starts_with("Gateway support/own (listener web) says nothing"), "{why}");
     }
+    let behind = vec![condition("Accepted", "True", 3), condition("ResolvedRefs", "True", 3)];
+    assert_eq!(programmed(&parents, &[(public(), behind)]), Programmed::Pending, "it may serve what was before");
 }
 
 #[test]

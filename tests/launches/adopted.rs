@@ -9,8 +9,9 @@ use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::runtime::wait::{await_condition, conditions::is_deleted};
 use serde_json::{Value, json};
 use sluice::api::{AgentDeployment, Outcome};
+use sluice::traffic::HTTPRoute;
 
-use crate::cluster::{Agent, Cluster, Manifest, PATIENCE, condition, launch, until};
+use crate::cluster::{Agent, Cluster, Manifest, PATIENCE, condition, launch, share, until, until_none};
 use crate::{half_fails, holding, shared};
 
 /// Who applies the route, as a GitOps tool would.
@@ -129,6 +130,36 @@ async fn an_agent_whose_route_is_gone_can_be_deleted() -> anyhow::Result<()> {
     };
     agent.until("told of", stalled).await?;
     delete(&agent).await?;
+    agent.done().await
+}
+
+/// The spec turns to a route that nobody has made yet: until it is there the one that Sluice made serves, and a rollback takes
+/// the canary's weight there.
+#[tokio::test]
+async fn a_launch_that_is_turned_to_a_missing_route_is_taken_back_on_the_one_before() -> anyhow::Result<()> {
+    let (_turn, cluster) = shared().await?;
+    let agent = Agent::apply(&cluster, holding("turned")?).await?;
+    let first = agent.until_first_stable().await?;
+    let load = agent.load(20).await?;
+    agent.prompt("Second.", &json!({})).await?;
+    let second = agent.until_in_stage(2, "hold").await?.revision;
+    agent.edit(|manifest| manifest.0["spec"]["traffic"] = json!({"httpRoute": {"name": "shop"}})).await?;
+    let missing = |agent: &AgentDeployment| {
+        condition(agent, "Stalled").starts_with("True RouteUnusable HTTPRoute shop does not exist: create it")
+    };
+    agent.until("told of", missing).await?;
+    ensure!(share(&agent.routes().get("turned").await?, &second) == 10, "the route before does not serve any more");
+    agent.prompt("Refund what was paid.", &json!({})).await?;
+    agent.until_ended(2, Outcome::Aborted).await?;
+    let made = agent.routes().get("turned").await?;
+    ensure!(share(&made, &second) == 0, "the canary has {}%", share(&made, &second));
+    agent.until_sized(&second, 0).await?;
+
+    apply(&agent).await?;
+    until_none(&agent.all::<HTTPRoute>(), "sluice.dev/agent=turned").await?;
+    let answers = load.stop().await;
+    println!("turned to another route: {} requests, {} lost", answers.sent, answers.lost);
+    ensure!(answers.lost == 0 && answers.answered_by(&first) > 0, "{:?}", answers.losses);
     agent.done().await
 }
 
