@@ -42,11 +42,17 @@ fn route(agent: &str, host: &str) -> anyhow::Result<Value> {
 async fn sharing(cluster: &Cluster, manifest: Manifest) -> anyhow::Result<(Agent, Value)> {
     let manifest = manifest.with("/spec/traffic", json!({"httpRoute": {"name": "shop"}}));
     let agent = Agent::apply(cluster, manifest).await?;
+    foreign(&agent).await?;
+    let git = apply(&agent).await?;
+    Ok((agent, git))
+}
+
+/// The Service of somebody else that the route names too: without it the gateway refuses the route.
+async fn foreign(agent: &Agent) -> anyhow::Result<()> {
     let port = json!([{"name": "http", "port": 80, "targetPort": 8080}]);
     let foreign = json!({"metadata": {"name": "foreign"}, "spec": {"ports": port, "selector": {"app": "nobody"}}});
     agent.all::<Service>().create(&PostParams::default(), &serde_json::from_value(foreign)?).await?;
-    let git = apply(&agent).await?;
-    Ok((agent, git))
+    Ok(())
 }
 
 /// Applies the route as Git has it, and returns its spec as the API server holds it.
@@ -156,6 +162,10 @@ async fn a_launch_that_is_turned_to_a_missing_route_is_taken_back_on_the_one_bef
     agent.until_sized(&second, 0).await?;
 
     apply(&agent).await?;
+    let refused = |agent: &AgentDeployment| condition(agent, "Stalled").starts_with("True RouteRefused Gateway");
+    agent.until("refused", refused).await?;
+    ensure!(agent.routes().get("turned").await?.metadata.deletion_timestamp.is_none(), "nobody serves");
+    foreign(&agent).await?;
     until_none(&agent.all::<HTTPRoute>(), "sluice.dev/agent=turned").await?;
     let answers = load.stop().await;
     println!("turned to another route: {} requests, {} lost", answers.sent, answers.lost);
