@@ -1,5 +1,6 @@
-//! The beginning of a candidacy or a reign in the middle of an outage: a process that ends because nobody answers yet is started again later and later
-//! (up to five minutes), and so would come back long after the API server has. It waits instead, and leads within seconds.
+//! The beginning of a candidacy or a reign in the middle of an outage: a process that ends because nobody answers yet is
+//! started again later and later (up to five minutes), and so would come back long after the API server has. It waits
+//! instead, and leads within seconds.
 
 use std::time::Duration;
 

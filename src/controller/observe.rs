@@ -28,7 +28,6 @@ pub(crate) async fn observe(
 ) -> Result<(Observation, Live), Error> {
     let spec = &agent.spec;
     let running = state.running();
-    let falls = running.is_some_and(|launch| launch.phase == Phase::RollingBack);
     let adopted = spec.adopted_route();
     let named = adopted.unwrap_or(&key.1);
     let gone_since = ctx.remember(key, |memory| memory.gone_since.take()); // a pass that sees nothing begins it anew
@@ -62,6 +61,7 @@ pub(crate) async fn observe(
         people: people::observe(ctx, key, agent, state).await,
         runs: None,
     };
+    let falls = running.is_some_and(|launch| launch.phase == Phase::RollingBack);
     if adopted.is_some() && matches!(seen.route, Route::Unshared(_)) && falls {
         // the user's route is not there: what Sluice made before serves, and what falls, falls there
         seen.route = made(ctx, key, agent).await?.unwrap_or(seen.route);

@@ -26,6 +26,7 @@ use crate::children::{self, Owner};
 use crate::launch::{Observation, Step};
 use crate::revision::Revision;
 use crate::revision::names::revision_name;
+use crate::traffic::asked_pods;
 
 pub(crate) use super::traffic::traffic;
 
@@ -67,7 +68,7 @@ pub(crate) async fn perform(
     }
     for (hash, deployment) in ctx.caches.deployments_of(&key.0, &key.1) {
         let rests = !step.wanted.sizes.contains_key(&hash) && step.wanted.keep.contains(&hash);
-        if rests && asks_for_pods(&deployment) {
+        if rests && asked_pods(&deployment) != 0 {
             unserved(ctx, agent, &hash).await?;
             let revision = revisions::stored(ctx, &key, agent, prepared, &hash).await?;
             let as_seen = As::Seen(deployment.resource_version());
@@ -104,10 +105,6 @@ enum As<'a> {
     Running(Option<&'a str>),
     /// It rests, if nobody wrote it since this version.
     Seen(Option<String>),
-}
-
-fn asks_for_pods(deployment: &Deployment) -> bool {
-    deployment.spec.as_ref().and_then(|spec| spec.replicas) != Some(0)
 }
 
 /// The objects of a revision that should run.
@@ -232,7 +229,7 @@ async fn remove(ctx: &Context, agent: &AgentDeployment, hash: &str) -> Result<()
     let key = &key(agent);
     let name = revision_name(&key.1, hash);
     let live = ctx.caches.deployments.get(&ObjectRef::new(&name).within(&key.0));
-    if live.as_ref().is_some_and(|live| asks_for_pods(live)) {
+    if live.as_ref().is_some_and(|live| asked_pods(live) != 0) {
         unserved(ctx, agent, hash).await?;
     }
     for config_map in ctx.caches.frozen_of(&key.0, &key.1, hash) {

@@ -60,12 +60,12 @@ async fn adopted(
 ) -> Result<(), Error> {
     adopted::route(ctx, agent, name, seen, step).await?;
     let key = key(agent);
-    let serves = |route: &Route| matches!(route, Route::Seen { programmed: Programmed::Yes, .. });
-    let there = ctx.caches.route(&key.0, name).is_some_and(|users| serves(&traffic::read_adopted(&users, &key.1)));
-    match ctx.caches.route(&key.0, &key.1).filter(|made| name != key.1 && owner.controls(made)) {
-        Some(made) if there => remove(ctx, &key, &made).await,
-        Some(made) => narrow(ctx, &key, step, &made).await,
-        None => Ok(()),
+    let own = ctx.caches.route(&key.0, &key.1).filter(|made| name != key.1 && owner.controls(made));
+    let Some(made) = own else { return Ok(()) };
+    let users = ctx.caches.route(&key.0, name).map(|users| traffic::read_adopted(&users, &key.1));
+    match users {
+        Some(Route::Seen { programmed: Programmed::Yes, .. }) => remove(ctx, &key, &made).await,
+        _ => narrow(ctx, &key, step, &made).await,
     }
 }
 

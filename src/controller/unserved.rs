@@ -15,7 +15,7 @@ pub(super) async fn unserved(ctx: &Context, agent: &AgentDeployment, revision: &
     let served = |by: String| Err(Error::Served { revision: revision.to_owned(), by });
     let service = live::service(ctx, &key).await?;
     let selected = service.is_some_and(|service| match traffic::split_of(&service) {
-        Some(split) => [&split.stable, &split.canary].into_iter().any(|shares| shares == revision),
+        Some(split) => split.names(revision),
         None => children::selected_revision(&service).as_deref() == Some(revision),
     });
     if selected {

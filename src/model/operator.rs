@@ -433,7 +433,7 @@ impl World {
     fn unserved(&self, revision: &str, size: Option<i32>) -> Result<(), Refused> {
         let asked = size.is_some_and(|size| size > 0);
         let selected = match &self.service.split {
-            Some(split) => [&split.stable, &split.canary].into_iter().any(|shares| shares == revision),
+            Some(split) => split.names(revision),
             None => self.service.revision.as_deref() == Some(revision),
         };
         let route = self.route_as_seen(self.route.as_ref());

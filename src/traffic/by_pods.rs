@@ -60,10 +60,15 @@ impl PodSplit {
         share_of_pods(size(&self.stable), size(&self.canary))
     }
 
+    /// Whether a revision has a part in it.
+    pub fn names(&self, revision: &str) -> bool {
+        [&self.stable, &self.canary].into_iter().any(|named| named == revision)
+    }
+
     /// Whether the Deployments of an agent, as the API server holds them, make no larger share, and no other revision has pods.
     pub fn fits(&self, deployments: &[Deployment]) -> bool {
         let revision = |deployment: &Deployment| deployment.labels().get(REVISION_LABEL).cloned().unwrap_or_default();
-        let sizes: BTreeMap<String, i32> = deployments.iter().map(|it| (revision(it), asked(it))).collect();
+        let sizes: BTreeMap<String, i32> = deployments.iter().map(|it| (revision(it), asked_pods(it))).collect();
         let whole = sizes.get(&self.stable).is_some_and(|size| *size > 0);
         let share = self.share(|revision| sizes.get(revision).copied().unwrap_or(0));
         whole && share <= self.weight && besides(deployments.iter(), [&self.stable, &self.canary]).is_none()
@@ -138,7 +143,7 @@ pub fn stray<'a>(pods: impl Iterator<Item = &'a Pod>, agent: &str, revisions: [&
 /// A Deployment of the agent that is of neither revision and asks for pods, or has some: they may come at any moment.
 pub fn besides<'a>(deployments: impl Iterator<Item = &'a Deployment>, revisions: [&str; 2]) -> Option<String> {
     let there = |it: &Deployment| it.status.as_ref().and_then(|status| status.replicas).unwrap_or(0);
-    let sized = deployments.filter(|it| !is_of(*it, revisions) && asked(it).max(there(it)) > 0);
+    let sized = deployments.filter(|it| !is_of(*it, revisions) && asked_pods(it).max(there(it)) > 0);
     let first = sized.map(ResourceExt::name_any).min()?; // the same one from pass to pass
     Some(format!(
         "Deployment {first} is of neither revision, and the agent's Service would send to its pods too: it must have none first"
@@ -151,7 +156,7 @@ fn is_of(object: &impl ResourceExt, revisions: [&str; 2]) -> bool {
 }
 
 /// Pods that a Deployment asks for; one when it does not say.
-fn asked(deployment: &Deployment) -> i32 {
+pub fn asked_pods(deployment: &Deployment) -> i32 {
     deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
 }
 

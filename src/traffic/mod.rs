@@ -14,8 +14,8 @@ mod route;
 
 pub use adopted::{is_marked, marks_of, read_adopted, released, with_adopted_shares};
 pub use by_pods::{
-    PodSplit, besides, port_differs, ports_differ, read_service, selects_all, service_version, split_of, splitting,
-    stray,
+    PodSplit, asked_pods, besides, port_differs, ports_differ, read_service, selects_all, service_version, split_of,
+    splitting, stray,
 };
 pub use claims::{share_a_hostname, taken_by};
 pub use edit::{render, same_base, with_base, with_shares};

@@ -160,10 +160,15 @@ impl Day {
 
     /// Waits until a launch other than the first has ended in this way.
     pub async fn until_ended(&self, outcome: Outcome) -> anyhow::Result<AgentDeployment> {
+        self.until_ended_within(SOON, outcome).await
+    }
+
+    /// The same, when it may take longer.
+    pub async fn until_ended_within(&self, span: Duration, outcome: Outcome) -> anyhow::Result<AgentDeployment> {
         let ended = |agent: &AgentDeployment| {
             launch(agent).is_some_and(|l| l.number > 1 && l.phase == Phase::Complete && l.outcome == Some(outcome))
         };
-        self.until(&format!("{outcome:?}"), SOON, ended).await
+        self.until(&format!("{outcome:?}"), span, ended).await
     }
 
     /// Sees to it that the agent stays as it is for a while: nothing that happens in this time may end `holds`.

@@ -11,7 +11,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams};
 use serde_json::{Value, json};
-use sluice::api::{AgentDeployment, Launch, Outcome, Phase, Verdict};
+use sluice::api::{AgentDeployment, Outcome, Verdict};
 use sluice::traffic::HTTPRoute;
 
 use crate::alone;
@@ -111,11 +111,6 @@ fn has_passed(agent: &AgentDeployment) -> bool {
     climbs_at(agent, 50) && verdicts.is_some_and(|verdicts| verdicts.iter().any(|it| it.verdict == Verdict::Pass))
 }
 
-fn taken_back(agent: &AgentDeployment) -> bool {
-    let over = |launch: &Launch| launch.number > 1 && launch.outcome == Some(Outcome::RolledBack);
-    launch(agent).is_some_and(|launch| over(launch) && launch.phase == Phase::Complete)
-}
-
 /// Its gate passed before the outage and its minimum duration ended in it; but now nothing is known. It waits, and goes on
 /// when something is known again.
 async fn was_not_promoted_on_old_data(day: Day, first: &str, weights: &Weights) -> anyhow::Result<()> {
@@ -164,7 +159,7 @@ async fn outage(component: &str, away: Away, span: Duration) -> anyhow::Result<(
     println!("{component} {away:?} for {span:?}: back → weight 0 of a breach in it: {took:?}");
     let canary = launch(&breach.now().await?).context("no launch")?.revision.clone();
     for (day, stays) in [(&breach, &first), (&falling, &before)] {
-        let over = day.until("rolled back", DEAF_GATEWAY, taken_back).await?;
+        let over = day.until_ended_within(DEAF_GATEWAY, Outcome::RolledBack).await?;
         ensure!(stable(&over) == *stays, "stable changed");
         tells(&over, "Launched", &["False", "RolledBack", "bad-quality: quality"])?;
         tells(&over, "Stalled", &["True", "RevisionRejected", "will not launch again"])?;
