@@ -71,6 +71,7 @@ check-generated: ## the generated files are up to date
 lint: ## format and lints of Rust and Go
 	cargo fmt --all --check
 	cargo clippy --all-targets --workspace --locked -- -D warnings
+	tools/mutants --check
 	@unformatted=$$(gofmt -l tools/cluster tools/modules); test -z "$$unformatted" || { echo "gofmt -w $$unformatted"; exit 1; }
 	go vet -C tools/cluster ./...
 

@@ -5,6 +5,11 @@
 
 use std::time::{Duration, Instant};
 
+/// How long a record stands still before another may lead.
+pub(crate) const LEASE: Duration = Duration::from_secs(12);
+/// How long a leader acts after its last renewal.
+pub(crate) const RENEW_WITHIN: Duration = Duration::from_secs(7);
+
 /// The Lease as it was read.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct LeaseView {
@@ -117,7 +122,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::controller::leader::{LEASE, RENEW_WITHIN};
 
     fn record(holder: &str, version: u32, transitions: i32) -> LeaseView {
         LeaseView { holder: holder.into(), version: version.to_string(), transitions }

@@ -14,14 +14,12 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::calls::LIMIT;
-use super::elector::{Act, Elector, LeaseView};
+use super::elector::{Act, Elector, LEASE, LeaseView, RENEW_WITHIN};
 
 /// Name of the Lease.
 const NAME: &str = "sluice-controller";
 // A canary loses its weight within 20 s after a leader is gone without a word. In the worst case its last renewal is seen
 // RETRY late, stood still for LEASE, is found so RETRY late, and the new leader needs 2 s to list and judge: 17 s.
-pub(crate) const LEASE: Duration = Duration::from_secs(12);
-pub(crate) const RENEW_WITHIN: Duration = Duration::from_secs(7);
 const RETRY: Duration = Duration::from_millis(1500);
 const CALL: Duration = Duration::from_secs(2);
 const _: () = assert!(

@@ -20,6 +20,7 @@ use super::caches::Kinds;
 use super::calls::Calls;
 use super::config::Config;
 use super::context::Context;
+use super::elector::LEASE;
 use super::metrics::Metrics;
 use super::{begin, caches, leader, plans, reconcile};
 use crate::server::{self, Shown};
@@ -110,7 +111,7 @@ impl Process {
         let ended = ended?;
         if ended == Ended::Unable || lost.is_cancelled() && begun.elapsed() < SHORT_REIGN {
             tokio::select! { // it cannot keep, or use, what it takes: another may be better off
-                () = tokio::time::sleep(leader::LEASE) => {}
+                () = tokio::time::sleep(LEASE) => {}
                 () = stop.cancelled() => {}
             }
         }

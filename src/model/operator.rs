@@ -14,8 +14,7 @@ use super::world::{
     service_as_seen,
 };
 use crate::api::{DecisionVerb, Launch, Outcome, Phase, State, Verdict};
-use crate::controller::elector::Elector;
-use crate::controller::leader::{LEASE, RENEW_WITHIN};
+use crate::controller::elector::{Elector, LEASE, RENEW_WITHIN};
 use crate::launch::promises::{self, Broken, Decided};
 use crate::launch::{
     CheckName, Decision, Freeze, Frozen, Given, Measured, Observation, People, Pods, Route, RouteVersion, Shares, Step,
