@@ -62,6 +62,7 @@ const CLUSTER_PERMISSIONS: &[(&str, &str, &[&str])] = &[
     ("apps", "controllerrevisions", &["get", "create", "delete"]),
     ("", "services", &["get", "list", "watch", "create", "patch", "delete"]),
     ("discovery.k8s.io", "endpointslices", &["list"]),
+    ("", "resourcequotas", &["list"]),
     ("", "configmaps", &["get", "list", "watch", "create", "delete"]),
     ("", "serviceaccounts", &["get", "create", "patch"]),
     ("", "pods", &["list", "watch"]),

@@ -4,6 +4,7 @@
 //! Service and PodDisruptionBudget, named `<agent>-<hash>`. Nothing here decides or talks to a cluster.
 
 mod pods;
+mod quota;
 
 use std::collections::BTreeMap;
 
@@ -18,6 +19,7 @@ use kube::{Resource, ResourceExt};
 use serde_json::json;
 
 pub use pods::pods;
+pub use quota::lacking;
 
 use crate::api::{AGENT_LABEL, AgentDeployment, MANAGED_BY, PLAN_LABEL, REVISION_LABEL};
 use crate::launch::WrittenPlan;

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, ResourceQuota};
 use k8s_openapi::jiff::Timestamp;
-use kube::ResourceExt;
+use kube::api::ListParams;
+use kube::{Api, ResourceExt};
 
 use super::context::{Context, Key};
 use super::live::Live;
@@ -56,6 +57,7 @@ pub(crate) async fn observe(
         service: service.and_then(children::selected_revision),
         hostname_taken: hostname_taken(ctx, agent, route),
         decision: decision([on_route, on_service], agent, running),
+        no_room: None,
         trouble: ctx.remember(key, |memory| memory.trouble.clone()),
         measured: BTreeMap::new(),
         people: people::observe(ctx, key, agent, state).await,
@@ -67,6 +69,7 @@ pub(crate) async fn observe(
         seen.route = made(ctx, key, agent).await?.unwrap_or(seen.route);
     }
     by_pods::observe(ctx, key, &by_pods::Known { agent, prepared, state, service, route }, &mut seen);
+    seen.no_room = no_room(ctx, key, state, &seen).await?;
     seen.gone_since = launch::gone_since(state, &seen, ctx.now());
     ctx.remember(key, |memory| memory.gone_since = seen.gone_since);
     ask(ctx, key, agent, prepared, state, &seen); // the answers below are judged by the pods that are ready now
@@ -80,6 +83,17 @@ async fn made(ctx: &Context, key: &Key, agent: &AgentDeployment) -> Result<Optio
     let route = live::route(ctx, key, &key.1).await?;
     let made = route.filter(|route| Owner::of(agent).is_some_and(|owner| owner.controls(route)));
     Ok(made.map(|route| traffic::read(&route, &key.1)))
+}
+
+/// What the namespace's quotas lack for the pods that a launch will need, as long as it has moved nothing. Without a pod to
+/// measure by there is no traffic either.
+async fn no_room(ctx: &Context, key: &Key, state: &State, seen: &Observation) -> Result<Option<String>, Error> {
+    let Some((canary, more)) = launch::to_come(state, seen) else { return Ok(None) };
+    let pods = ctx.caches.pods_of(&key.0, &key.1);
+    let Some((_, pod)) = pods.iter().find(|(revision, _)| revision == canary) else { return Ok(None) };
+    let api = Api::<ResourceQuota>::namespaced(ctx.client.clone(), &key.0);
+    let quotas = ctx.calls.read("ResourceQuota", &key.0, api.list(&ListParams::default())).await?;
+    Ok(children::lacking(&quotas.items, pod, more))
 }
 
 /// Not an object that a former agent of the same name left behind.

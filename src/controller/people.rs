@@ -2,6 +2,7 @@
 //! A crash between the two writes is harmless: the next pass finds the answer remembered, and writes it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
@@ -12,7 +13,7 @@ use serde_json::json;
 use super::Error;
 use super::caches::{WatchedAgent, WatchedDecision};
 use super::context::{Context, Key};
-use crate::api::{AgentDeployment, Answer, DecisionState, LaunchDecision, State};
+use crate::api::{AgentDeployment, Answer, DecisionState, LaunchDecision, State, clip};
 use crate::launch::{Given, People};
 
 /// So many unanswered decisions are read in one pass; the others wait for the next.
@@ -69,23 +70,60 @@ fn given(decision: LaunchDecision) -> Option<Given> {
 
 /// Writes the answers that the agent's status remembers on decisions that lack them.
 pub(crate) async fn answer(ctx: &Context, key: &Key, people: &People, state: &State) -> Result<(), Error> {
+    for answer in &state.answers {
+        if people.given.iter().any(|given| given.uid == answer.uid) {
+            write(ctx, key, answer).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn write(ctx: &Context, key: &Key, answer: &Answer) -> Result<(), Error> {
     let api = Api::<LaunchDecision>::namespaced(ctx.client.clone(), &key.0);
     let params = PatchParams::apply("sluice-status").force();
-    for answer in &state.answers {
-        if !people.given.iter().any(|given| given.uid == answer.uid) {
-            continue;
-        }
-        let body = json!({
-            "apiVersion": LaunchDecision::api_version(&()),
-            "kind": LaunchDecision::kind(&()),
-            "metadata": {"name": answer.name, "uid": answer.uid}, // not another one of the same name
-            "status": {"state": answer.state, "reason": answer.reason, "at": answer.at},
-        });
-        let write = async { api.patch_status(&answer.name, &params, &Patch::Apply(&body)).await };
-        match ctx.calls.write("patch", "LaunchDecision/status", &answer.name, write).await {
-            Err(error) if ["NotFound", "Conflict"].contains(&error.reason()) => {} // deleted meanwhile: nobody asks
-            other => drop(other?),
-        }
+    let body = json!({
+        "apiVersion": LaunchDecision::api_version(&()),
+        "kind": LaunchDecision::kind(&()),
+        "metadata": {"name": answer.name, "uid": answer.uid}, // not another one of the same name
+        "status": {"state": answer.state, "reason": answer.reason, "at": answer.at},
+    });
+    let write = async { api.patch_status(&answer.name, &params, &Patch::Apply(&body)).await };
+    match ctx.calls.write("patch", "LaunchDecision/status", &answer.name, write).await {
+        Err(error) if ["NotFound", "Conflict"].contains(&error.reason()) => Ok(()), // deleted meanwhile: nobody asks
+        other => other.map(drop),
+    }
+}
+
+/// Answers decisions about an agent that does not exist, for no pass ever will: a name with a slip in it must not look like
+/// an abort that is on its way. Tries until it has, or leads no more.
+pub(crate) async fn about_nobody(ctx: Arc<Context>, key: Key) {
+    let mut failures = 0;
+    while ctx.calls.leadership.holds() {
+        let Err(error) = ignore(&ctx, &key).await else { return };
+        let cause = error.cause().unwrap_or_default();
+        tracing::warn!(namespace = key.0, agent = key.1, %error, cause, "a decision about no agent is not answered yet");
+        tokio::time::sleep(error.retry_after(failures, false)).await;
+        failures = failures.saturating_add(1);
+    }
+}
+
+async fn ignore(ctx: &Context, key: &Key) -> Result<(), Error> {
+    let waiting = ctx.caches.decisions_of(&key.0, &key.1);
+    if waiting.is_empty() {
+        return Ok(());
+    }
+    let agents = ctx.agents(&key.0);
+    if ctx.calls.read("AgentDeployment", &key.1, agents.get_opt(&key.1)).await?.is_some() {
+        return Ok(()); // its own passes answer
+    }
+    let api = Api::<LaunchDecision>::namespaced(ctx.client.clone(), &key.0);
+    for name in waiting {
+        let found = ctx.calls.read("LaunchDecision", &name, api.get_opt(&name)).await?;
+        let open = found.filter(|decision| !answered(decision) && decision.spec.agent == key.1);
+        let Some(uid) = open.and_then(|decision| decision.uid()) else { continue };
+        let why = format!("there is no AgentDeployment {} in namespace {}: see spec.agent", key.1, key.0);
+        let (state, reason) = (DecisionState::Ignored, clip(&why, 512));
+        write(ctx, key, &Answer { uid, name, state, reason, at: ctx.now() }).await?;
     }
     Ok(())
 }

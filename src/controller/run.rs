@@ -22,7 +22,7 @@ use super::config::Config;
 use super::context::Context;
 use super::elector::LEASE;
 use super::metrics::Metrics;
-use super::{begin, caches, leader, plans, reconcile};
+use super::{begin, caches, leader, people, plans, reconcile};
 use crate::server::{self, Shown};
 use crate::signals::{Sampler, SamplerMetrics};
 
@@ -195,11 +195,19 @@ impl Process {
             .with_config(config)
             .reconcile_on(wakes)
             .graceful_shutdown_on(halt.cancelled_owned())
-            .run(reconcile::reconcile_when_ready, reconcile::again, ctx)
-            .for_each(|result| async {
-                if let Err(controller::Error::QueueError(error)) = result {
-                    tracing::warn!(%error, "a watch failed; it begins anew");
+            .run(reconcile::reconcile_when_ready, reconcile::again, ctx.clone())
+            .for_each(|result| {
+                match result {
+                    Err(controller::Error::QueueError(error)) => {
+                        tracing::warn!(%error, "a watch failed; it begins anew");
+                    }
+                    Err(controller::Error::ObjectNotFound(agent)) => {
+                        let key = (agent.namespace.unwrap_or_default(), agent.name);
+                        tokio::spawn(people::about_nobody(ctx.clone(), key)); // it asks before it writes whether we lead
+                    }
+                    _ => {}
                 }
+                futures::future::ready(())
             });
         tokio::pin!(passes);
         tokio::select! {

@@ -64,6 +64,27 @@ pub(super) fn sizes(state: &State, plan: &Plan, seen: &Observation) -> BTreeMap<
     sizes
 }
 
+/// The canary of a launch that has moved nothing yet, and how many pods it will need beside stable's before the promotion,
+/// more than it has. `None` when there is nothing to ask.
+pub fn to_come<'a>(state: &'a State, seen: &Observation) -> Option<(&'a str, i32)> {
+    let launch = state.running().filter(|launch| moved_nothing(launch))?;
+    let more = seen.replicas.saturating_sub(size_now(seen, &launch.revision).max(0));
+    (more > 0).then_some((&*launch.revision, more))
+}
+
+fn moved_nothing(launch: &Launch) -> bool {
+    launch.phase == Phase::Progressing && !launch.served
+}
+
+/// Why a launch does not begin to move traffic that it could never move whole, and the mend.
+pub(super) fn no_room(launch: &Launch, seen: &Observation) -> Option<String> {
+    let why = seen.no_room.as_ref().filter(|_| moved_nothing(launch))?;
+    Some(format!("{why}: {BOTH}"))
+}
+
+/// The mend of a quota that is too small for a launch.
+pub(super) const BOTH: &str = "a launch runs both revisions beside each other: raise the quota, or lower spec.replicas";
+
 fn size_now(seen: &Observation, revision: &str) -> i32 {
     seen.pods.get(revision).map_or(0, |pods| pods.size)
 }

@@ -30,6 +30,7 @@ mod written;
 pub use back::{GATEWAY_ANSWER, gone_since};
 pub use by_pods::{ByPods, LARGEST, launchable, pods_of_share, share_of_pods};
 pub use calendar::{Window, WindowError};
+pub use capacity::to_come;
 pub use drain::{RUNS_IN_FLIGHT, SETTLE, draining, no_runs};
 pub use forward::QUIET;
 pub use freeze::{Freeze, Frozen};

@@ -43,6 +43,11 @@ pub struct Observation {
     pub decision: Option<Decision>,
     /// Another route gets the requests that the agent's route asks for: which, and the mend.
     pub hostname_taken: Option<String>,
+    /// Why the namespace's quotas cannot hold the canary beside stable once it has all the traffic. Asked before a launch has moved
+    /// anything, see [`to_come`].
+    ///
+    /// [`to_come`]: super::to_come
+    pub no_room: Option<String>,
     /// What the last pass could not do and a person must mend: a word for conditions, and the mend.
     pub trouble: Option<(String, String)>,
     /// What the metrics say of the canary, by gate (of the current stage) and by trigger; and of revisions without traffic.

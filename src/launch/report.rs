@@ -3,6 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 
+use super::capacity::{self, BOTH};
 use super::{Observation, Pods, Programmed, Route, WantedRevision, contest, freeze, people, share};
 use crate::api::conditions::{LAUNCHED, PROGRESSING, READY, RECONCILING, STALLED, clear, set};
 use crate::api::{Launch, Outcome, Phase, State, Summary, Verdict, clip};
@@ -177,8 +178,7 @@ fn pods_refused(state: &State, seen: &Observation) -> Option<(String, String)> {
         let pods = seen.pods.get(revision).filter(|pods| pods.ready < pods.size)?;
         let why = pods.refused.as_ref()?;
         let (reason, mend) = if why.contains("exceeded quota") {
-            let both = "a launch runs both revisions beside each other: raise the quota, or lower spec.replicas";
-            ("QuotaExceeded", if running.is_some() { both } else { "raise the quota, or lower spec.replicas" })
+            ("QuotaExceeded", if running.is_some() { BOTH } else { "raise the quota, or lower spec.replicas" })
         } else {
             ("PodsRefused", "see to what the message names: an admission policy, a limit, a missing object")
         };
@@ -218,6 +218,9 @@ fn problem(state: &State, seen: &Observation) -> Option<(String, String)> {
     }
     if let Some(refused) = pods_refused(state, seen) {
         return Some(refused);
+    }
+    if let Some(why) = running.and_then(|launch| capacity::no_room(launch, seen)) {
+        return Some(("QuotaExceeded".to_owned(), why));
     }
     if let Some(why) =
         running.filter(|launch| launch.phase != Phase::RollingBack).and_then(|launch| contest::contested(launch, seen))

@@ -142,6 +142,7 @@ impl Sim {
                 service: None,
                 decision: None,
                 hostname_taken: None,
+                no_room: None,
                 trouble: None,
                 measured: BTreeMap::new(),
                 people: People::default(),

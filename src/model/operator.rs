@@ -236,6 +236,7 @@ impl World {
             service: service.revision.clone(),
             decision: written.into_iter().flatten().max_by_key(|decision| (about(decision), decision.at)),
             hostname_taken: None,
+            no_room: None,
             freeze: self.freeze(),
             drain: self.rules.drain.then_some(DRAIN),
             route_version: RouteVersion::default(),

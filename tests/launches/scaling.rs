@@ -1,6 +1,9 @@
 //! A HorizontalPodAutoscaler works on the agent, and a quota that cannot hold both revisions is told.
 
-use anyhow::ensure;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::ResourceQuota;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -8,6 +11,7 @@ use serde_json::json;
 use sluice::api::{AgentDeployment, Outcome, Phase};
 
 use crate::cluster::{Agent, PATIENCE, condition, launch, stable, until};
+use crate::history::History;
 use crate::{holding, quick, shared};
 
 /// Nothing measures CPU here: the autoscaler enforces its bounds all the same.
@@ -69,7 +73,7 @@ async fn a_quota_that_cannot_hold_both_revisions_is_told_and_the_launch_goes_on_
     let (_turn, cluster) = shared().await?;
     let agent = Agent::apply(&cluster, quick("tight")?).await?;
     let first = agent.until_first_stable().await?;
-    let load = agent.load(20).await?;
+    let (history, load) = (History::of(&agent), agent.load(20).await?);
     let quota = |pods: u32| json!({"metadata": {"name": "tight"}, "spec": {"hard": {"pods": pods.to_string()}}});
     let quotas = agent.all::<ResourceQuota>();
     let made: ResourceQuota = serde_json::from_value(quota(2))?;
@@ -82,6 +86,19 @@ async fn a_quota_that_cannot_hold_both_revisions_is_told_and_the_launch_goes_on_
     ensure!(stalled.contains("exceeded quota: tight") && stalled.contains("raise the quota"), "{stalled}");
     ensure!(condition(&told, "Ready").starts_with("True Serving 2/2"), "{}", condition(&told, "Ready"));
     ensure!(stable(&told) == Some(&*first) && launch(&told).is_some_and(|launch| launch.weight == 0), "{told:?}");
+
+    // one more pod: the canary's first, which is enough for its first share and not for the promotion
+    quotas.patch("tight", &PatchParams::default(), &Patch::Merge(&quota(3))).await?;
+    let both =
+        "True QuotaExceeded quota tight allows pods 3, of which 3 is used, and 1 more pods need 1: a launch runs both";
+    agent.until("no room for both", |agent| condition(agent, "Stalled").starts_with(both)).await?;
+    let canary = launch(&agent.now().await?).map(|launch| launch.revision.clone()).context("no launch")?;
+    let ready = |it: &Deployment| it.status.as_ref().and_then(|status| status.ready_replicas) == Some(1);
+    until(&agent.all::<Deployment>(), &format!("tight-{canary}"), "ready", PATIENCE, ready).await?;
+    tokio::time::sleep(Duration::from_secs(5)).await; // nothing happens: that is what is to be seen
+    let held = agent.now().await?;
+    ensure!(launch(&held).is_some_and(|launch| !launch.served && launch.weight == 0), "{:?}", held.status);
+    ensure!(history.shares(&canary) == [0], "{:?}", history.shares(&canary));
     quotas.patch("tight", &PatchParams::default(), &Patch::Merge(&quota(8))).await?;
     agent.until_ended(2, Outcome::Succeeded).await?;
     let over = agent.until("fine", |agent| condition(agent, "Stalled").starts_with("False")).await?;

@@ -444,6 +444,34 @@ fn a_quota_that_cannot_hold_both_revisions_is_told_with_its_mend_and_touches_not
 }
 
 #[test]
+fn a_quota_that_holds_the_first_pods_but_not_both_revisions_is_told_before_anything_moves() {
+    let mut sim = Sim::with_stable();
+    sim.plan.triggers.clear();
+    sim.plan.stages[0].deadline = seconds(60);
+    sim.want(TEAL).run(5);
+    assert_eq!(to_come(&sim.state, &sim.seen), Some((TEAL, 3)), "one of four is there");
+    sim.seen.no_room = Some("quota small allows pods 6, of which 5 is used, and 3 more pods need 3".to_owned());
+    sim.run(10);
+    let stalled = condition(&sim, "Stalled");
+    let told = "quota small allows pods 6, of which 5 is used, and 3 more pods need 3: a launch runs both revisions beside each other";
+    assert!(stalled.starts_with(&format!("True QuotaExceeded {told}")), "{stalled}");
+    assert!(stalled.ends_with("raise the quota, or lower spec.replicas"), "{stalled}");
+    assert_eq!(sim.launch().message, Some(format!("held: {told}: raise the quota, or lower spec.replicas")));
+    assert_eq!((sim.weight(), sim.launch().served, size(&sim, OCHRE)), (0, false, 4));
+    let wakes = sim.tick().wake_at;
+    assert!(wakes.is_some_and(|at| at <= after(sim.now, seconds(10))), "nobody tells when a quota is raised");
+    let mut raised = sim.clone();
+    sim.run(60);
+    assert_eq!(sim.launch().reason.as_deref(), Some("DeadlinePassed"), "the deadline runs");
+    raised.seen.no_room = None;
+    raised.until(10, "traffic", |sim| sim.weight() == 5);
+    assert!(!condition(&raised, "Stalled").starts_with("True"), "{}", condition(&raised, "Stalled"));
+    raised.seen.no_room = Some("somebody else took it".to_owned());
+    assert_eq!(to_come(&raised.state, &raised.seen), None, "what serves is not asked again");
+    raised.until(200, "stable", |sim| sim.stable() == TEAL);
+}
+
+#[test]
 fn a_small_share_has_as_many_pods_as_the_plan_wants_at_least() {
     let mut sim = Sim::with_stable();
     sim.plan.canary_pods = 3;
