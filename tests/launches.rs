@@ -25,6 +25,8 @@ mod first;
 mod history;
 #[path = "launches/kills.rs"]
 mod kills;
+#[path = "launches/others.rs"]
+mod others;
 #[path = "launches/plans.rs"]
 mod plans;
 #[path = "common/refusal.rs"]

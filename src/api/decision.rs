@@ -89,7 +89,7 @@ pub enum DecisionVerb {
     Retry,
     /// Skips what is left of the current stage's minimum duration. Its gates must still pass.
     Promote,
-    /// Counts the named gates of the current stage as passed, and says so for ever in the launch's status.
+    /// Counts the named gates of the current stage as passed. Status says so until the next launch, and the decision itself stays.
     Override,
 }
 

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::context::{Context, Key};
 use super::perform::FIELD_MANAGER;
 use super::reconcile::key;
-use super::traffic::{RACES, fence, lacks_mark, mark, may_rise, replace, rises, shares_of};
+use super::traffic::{RACES, fence, lacks_mark, mark, may_rise, replace, rises, shares_of, written};
 use super::{Error, endpoints};
 use crate::api::{AgentDeployment, ROUTE_FINALIZER};
 use crate::launch::{Observation, Shares, Step};
@@ -58,7 +58,7 @@ async fn write(
     }
     let edited = traffic::with_adopted_shares(&live, &key.1, wanted, &mark(ctx, step));
     let marks = traffic::marks_of(live.annotations(), &key.1);
-    if edited.spec == live.spec && !lacks_mark(&step.state, &marks, ctx.calls.leadership.epoch()) {
+    if edited.spec == live.spec && !lacks_mark(agent, &step.state, &marks, ctx.calls.leadership.epoch()) {
         return Ok(()); // the mark changes only together with the shares, with a fall, with a new leader, and with the success
     }
     fence(&ctx.calls.leadership, format!("HTTPRoute {name}"), &marks)?;
@@ -66,7 +66,7 @@ async fn write(
     endpoints::known(ctx, &key, seen, step, Some(&found), rise.is_some()).await?;
     if let Some(rise) = rise {
         stay_to_put_it_back(ctx, agent).await?;
-        may_rise(ctx, agent, step, rise, traffic::decision(&marks).as_ref()).await?;
+        may_rise(ctx, agent, step, rise, written(agent, &marks).as_ref()).await?;
     }
     replace(ctx, &api, name, &edited).await
 }

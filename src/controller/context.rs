@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::runtime::events::Recorder;
 use kube::runtime::reflector::store::WriterDropped;
 use kube::{Api, Client};
@@ -34,6 +34,9 @@ pub(crate) struct Context {
     pub(crate) begun: OnceCell<()>,
 }
 
+/// Trouble whose text changes is told again after so long.
+const TOLD_AGAIN: SignedDuration = SignedDuration::from_secs(60);
+
 /// Namespace and name of an agent.
 pub(crate) type Key = (String, String);
 
@@ -54,6 +57,8 @@ pub(crate) struct Memory {
     pub(crate) failures: u32,
     /// What the last pass failed on, if a person must mend it.
     pub(crate) trouble: Option<(String, String)>,
+    /// When that was told.
+    pub(crate) told_at: Option<Timestamp>,
     /// A launch runs.
     pub(crate) launching: bool,
     /// The agent's namespace is being deleted: nothing is made in it before this instant.
@@ -73,9 +78,17 @@ impl Memory {
     }
 
     /// A pass failed. Returns how many did in a row, and whether a launch runs.
-    pub(crate) fn failed(&mut self, error: &Error) -> (u32, bool) {
+    ///
+    /// A text that changes with every failure, such as one with the port of a connection, is told once a minute: status must not
+    /// change with every pass, for each change makes the next one.
+    pub(crate) fn failed(&mut self, error: &Error, now: Timestamp) -> (u32, bool) {
         self.failures = self.failures.saturating_add(1);
-        self.trouble = error.mend().filter(|_| error.lasts(self.failures));
+        let trouble = error.mend().filter(|_| error.lasts(self.failures));
+        let reason = |trouble: &Option<(String, String)>| trouble.as_ref().map(|(reason, _)| reason.clone());
+        let told = self.told_at.is_some_and(|at| now.duration_since(at).abs() < TOLD_AGAIN);
+        if !told || reason(&trouble) != reason(&self.trouble) {
+            (self.trouble, self.told_at) = (trouble, Some(now));
+        }
         (self.failures, self.launching)
     }
 }
@@ -124,5 +137,31 @@ impl Context {
     pub(crate) fn now(&self) -> Timestamp {
         let now = (self.clock)();
         Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trouble_whose_text_changes_each_time_is_told_once_a_minute_and_other_trouble_at_once() {
+        let mut memory = Memory::default();
+        let lost = |why: &str| Error::LostRevision { revision: "r".to_owned(), why: why.to_owned() };
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let told = |memory: &Memory| memory.trouble.clone().unwrap_or_default().1;
+        for (second, why, shown) in
+            [(0, "port 1", "port 1"), (1, "port 2", "port 1"), (59, "port 3", "port 1"), (61, "port 4", "port 4")]
+        {
+            memory.failed(&lost(why), at(second));
+            assert!(told(&memory).contains(shown), "{second}: {}", told(&memory));
+        }
+        memory.failed(&Error::Taken("Service a".to_owned()), at(62));
+        assert!(told(&memory).contains("Service a"), "{}", told(&memory));
+        assert!(memory.succeeded(), "status shows it still");
+        memory.failed(&lost("port 5"), at(63));
+        assert!(told(&memory).contains("port 5"), "{}", told(&memory));
+        memory.failed(&lost("port 6"), at(-9_999));
+        assert!(told(&memory).contains("port 6"), "a clock that is set back does not keep an old text");
     }
 }

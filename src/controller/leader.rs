@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::calls::LIMIT;
 use super::elector::{Act, Elector, LEASE, LeaseView, RENEW_WITHIN};
+use crate::traffic::HIGHEST_EPOCH;
 
 /// Name of the Lease.
 const NAME: &str = "sluice-controller";
@@ -153,6 +154,7 @@ impl Candidate {
         let before = self.reign.borrow().epoch;
         let lowest = i32::try_from(before).unwrap_or(i32::MAX - 1) - i32::from(found.is_some());
         let transitions = transitions.max(highest).max(lowest); // whoever deletes the Lease, or edits it: numbers only rise
+        let transitions = transitions.min(HIGHEST_EPOCH - 1); // beyond it no write of ours would be let in
         let lease = self.lease(found.as_ref(), transitions, &self.identity);
         let params = PostParams::default();
         match found {

@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, ResourceQuota};
-use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 
 use super::context::{Context, Key};
 use super::live::Live;
 use super::prepare::Prepared;
+use super::traffic::{is_sluices, shares_of, written};
 use super::{Error, by_pods, live, people};
 use crate::api::{AgentDeployment, DEFAULT_HISTORY, Launch, Phase, Sharing, State, span};
 use crate::children::Owner;
+use crate::launch::promises::share_of;
 use crate::launch::{CheckName, Decision, Freeze, GateCheck, Observation, Plan, Pods, Question, Route, TriggerCheck};
 use crate::signals::Watch;
 use crate::traffic::HTTPRoute;
@@ -35,11 +36,11 @@ pub(crate) async fn observe(
     let certain = running.is_none() && state.stable.is_some(); // a status that was lost does not tell who has the traffic
     let live = if certain { Live::cached(ctx, key, named) } else { Live::fresh(ctx, key, named).await? };
     let service = live.service.as_ref().filter(|it| ours(*it, agent));
-    let route = live.route.as_ref().filter(|it| adopted.is_some() || ours(*it, agent));
-    let on_service = service.and_then(|service| traffic::decision(service.annotations()));
+    let route = live.route.as_ref().filter(|it| adopted.is_some() || made_by_sluice(it, agent));
+    let on_service = service.and_then(|service| written(agent, service.annotations()));
     let on_route = route.and_then(|route| match adopted {
-        Some(_) => traffic::decision(&traffic::marks_of(route.annotations(), &key.1)),
-        None => traffic::decision(route.annotations()),
+        Some(_) => written(agent, &traffic::marks_of(route.annotations(), &key.1)),
+        None => written(agent, route.annotations()),
     });
     let mut seen = Observation {
         agent: key.1.clone(),
@@ -56,7 +57,7 @@ pub(crate) async fn observe(
         route_version: route.map(traffic::version).unwrap_or_default(),
         service: service.and_then(children::selected_revision),
         hostname_taken: hostname_taken(ctx, agent, route),
-        decision: decision([on_route, on_service], agent, running),
+        decision: decision([on_route, on_service], running),
         no_room: None,
         trouble: ctx.remember(key, |memory| memory.trouble.clone()),
         measured: BTreeMap::new(),
@@ -67,6 +68,12 @@ pub(crate) async fn observe(
     if adopted.is_some() && matches!(seen.route, Route::Unshared(_)) && falls {
         // the user's route is not there: what Sluice made before serves, and what falls, falls there
         seen.route = made(ctx, key, agent).await?.unwrap_or(seen.route);
+    }
+    if let Some(why) = running
+        .filter(|launch| falls && launch.weight == 0)
+        .and_then(|launch| left_behind(ctx, key, adopted, &launch.revision))
+    {
+        seen.route = Route::Unusable(why);
     }
     by_pods::observe(ctx, key, &by_pods::Known { agent, prepared, state, service, route }, &mut seen);
     seen.no_room = no_room(ctx, key, state, &seen).await?;
@@ -96,6 +103,25 @@ async fn no_room(ctx: &Context, key: &Key, state: &State, seen: &Observation) ->
     Ok(children::lacking(&quotas.items, pod, more))
 }
 
+/// A route that the agent shared before it was turned to another, and that still gives the canary a share: a rollback does not
+/// end before it was put back.
+fn left_behind(ctx: &Context, key: &Key, adopted: Option<&str>, canary: &str) -> Option<String> {
+    let left = ctx.caches.routes_marked_by(key).into_iter().filter(|name| Some(name.as_str()) != adopted);
+    let gives = |name: &String| {
+        let route = ctx.caches.route(&key.0, name)?;
+        Some(share_of(canary, &traffic::read_adopted(&route, &key.1), None) > 0)
+    };
+    let name = left.into_iter().find(|name| gives(name).unwrap_or_default())?;
+    Some(format!("HTTPRoute {name}, which the agent shared before, still gives {canary} a share: it is being put back"))
+}
+
+/// Not a user's route that only has the agent's name.
+fn made_by_sluice(route: &HTTPRoute, agent: &AgentDeployment) -> bool {
+    let shares = shares_of(&traffic::read(route, &agent.name_any()));
+    ours(route, agent)
+        && (Owner::of(agent).is_some_and(|owner| owner.controls(route)) || is_sluices(route, shares.as_ref()))
+}
+
 /// Not an object that a former agent of the same name left behind.
 fn ours(object: &impl ResourceExt, agent: &AgentDeployment) -> bool {
     let mut owners = object.owner_references().iter().filter(|owner| owner.controller == Some(true));
@@ -103,11 +129,9 @@ fn ours(object: &impl ResourceExt, agent: &AgentDeployment) -> bool {
 }
 
 /// The decision about the running launch, or the latest one.
-fn decision(found: [Option<Decision>; 2], agent: &AgentDeployment, running: Option<&Launch>) -> Option<Decision> {
-    let made = agent.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |made| made.0);
+fn decision(found: [Option<Decision>; 2], running: Option<&Launch>) -> Option<Decision> {
     let about = |decision: &Decision| running.is_some_and(|launch| launch.id == decision.launch);
-    let ours = found.into_iter().flatten().filter(|decision| decision.at >= made); // not of a former agent of the same name
-    ours.max_by_key(|decision| (about(decision), decision.at))
+    found.into_iter().flatten().max_by_key(|decision| (about(decision), decision.at))
 }
 
 /// Pods by revision: every revision that has a Deployment.

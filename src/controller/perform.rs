@@ -55,12 +55,14 @@ pub(crate) async fn perform(
 ) -> Result<(), Error> {
     let key = key(agent);
     let Some(owner) = Owner::of(agent) else { return Ok(()) };
-    capacity(ctx, agent, prepared, step).await?;
-    if let Some(live) = live {
-        traffic(ctx, agent, prepared, seen, step, live).await?;
+    let mut given = capacity(ctx, agent, prepared, step).await;
+    if let Some(live) = live.filter(|_| given.is_ok()) {
+        given = traffic(ctx, agent, prepared, seen, step, live).await;
     }
+    // before pods go: what it could not leave may send to them; and whatever failed above, for a canary may have a share there
+    let left = adopted::leave_others(ctx, agent).await;
+    given?;
     plans::keep(ctx, &key, &owner, prepared, step.state.launch.as_ref()).await?;
-    let left = adopted::leave_others(ctx, agent).await; // before pods go: what it could not leave may send to them
     for hash in ctx.caches.revisions_of(&key.0, &key.1) {
         if !step.wanted.sizes.contains_key(&hash) && !step.wanted.keep.contains(&hash) {
             remove(ctx, agent, &hash).await?;
@@ -79,13 +81,20 @@ pub(crate) async fn perform(
     left
 }
 
-/// Every revision that should run has its pods: also when its traffic could not be written, for a fall may wait for them.
-pub(crate) async fn capacity(
+/// What is done when a fall could not be written: every revision that should run has its pods, for the fall may wait for them;
+/// and routes that the agent shared before are put back, for the canary may have a share there too.
+pub(crate) async fn without_traffic(
     ctx: &Context,
     agent: &AgentDeployment,
     prepared: &Prepared,
     step: &Step,
 ) -> Result<(), Error> {
+    let sized = capacity(ctx, agent, prepared, step).await;
+    adopted::leave_others(ctx, agent).await.and(sized)
+}
+
+/// Every revision that should run has its pods.
+async fn capacity(ctx: &Context, agent: &AgentDeployment, prepared: &Prepared, step: &Step) -> Result<(), Error> {
     let key = key(agent);
     let Some(owner) = Owner::of(agent) else { return Ok(()) };
     let running = step.state.running();

@@ -57,7 +57,7 @@ pub(crate) async fn reconcile(watched: &WatchedAgent, ctx: &Context) -> Result<A
     ctx.remember(&key, |memory| memory.committed(&step.state));
     let performed = match fallen {
         Ok(()) => perform::perform(ctx, &agent, &prepared, &seen, &step, (!falling).then_some(&live)).await,
-        failed => perform::capacity(ctx, &agent, &prepared, &step).await.and(failed),
+        failed => perform::without_traffic(ctx, &agent, &prepared, &step).await.and(failed),
     };
     commit::tell(ctx, &agent, &step).await;
     let answered = people::answer(ctx, &key, &seen.people, &step.state).await;
@@ -86,7 +86,7 @@ pub(crate) fn key(agent: &impl ResourceExt) -> Key {
 #[allow(clippy::needless_pass_by_value)] // the controller asks for this signature
 pub(crate) fn again(watched: Arc<WatchedAgent>, error: &Error, ctx: Arc<Context>) -> Action {
     let key = key(watched.as_ref());
-    let (failures, launching) = ctx.remember(&key, |memory| memory.failed(error));
+    let (failures, launching) = ctx.remember(&key, |memory| memory.failed(error, ctx.now()));
     ctx.calls.metrics.errors.get_or_create(&ReasonLabel { reason: error.reason() }).inc();
     if ctx.ends(&key, error) {
         tracing::debug!(namespace = key.0, agent = key.1, %error, "its namespace is being deleted");

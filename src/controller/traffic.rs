@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, ResourceExt};
 use serde_json::json;
@@ -107,15 +108,22 @@ pub(super) fn mark<'a>(ctx: &Context, step: &'a Step) -> Mark<'a> {
     Mark { epoch: ctx.calls.leadership.epoch(), launch, decision }
 }
 
+/// The decision that an object carries, if it is about this agent: a former one of the same name may have left one on a route
+/// that was not its own. One whose time cannot be read counts.
+pub(super) fn written(agent: &AgentDeployment, found: &BTreeMap<String, String>) -> Option<Decision> {
+    let made = agent.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |made| made.0);
+    traffic::decision(found).filter(|decision| decision.at >= made || decision.at == Timestamp::UNIX_EPOCH)
+}
+
 /// Whether an object lacks a mark that stands in the way of a rise which has left its operator and not arrived: the version
 /// that guards that rise is old with the next write.
 ///
 /// A launch that is taken back marks route and Service even where its weight is 0 already. Who comes to lead marks those of a
 /// launch that goes forward, before it judges the launch any further. And a success takes its launch's name from both: a fall
 /// that was decided before it, and arrives when the former pods go, conflicts.
-pub(super) fn lacks_mark(state: &State, found: &BTreeMap<String, String>, epoch: i64) -> bool {
+pub(super) fn lacks_mark(agent: &AgentDeployment, state: &State, found: &BTreeMap<String, String>, epoch: i64) -> bool {
     let Some(launch) = &state.launch else { return false };
-    let untold = || traffic::decision(found).is_none_or(|written| written.launch != launch.id);
+    let untold = || written(agent, found).is_none_or(|written| written.launch != launch.id);
     match launch.phase {
         Phase::RollingBack => untold(),
         // a fall that arrived a moment ago is to be seen and obeyed, and not written over
@@ -149,7 +157,9 @@ async fn route(
     };
     let epoch = ctx.calls.leadership.epoch();
     let mut found = match &live.route {
-        Some(cached) if !live.fresh && right(cached) && !lacks_mark(&step.state, cached.annotations(), epoch) => {
+        Some(cached)
+            if !live.fresh && right(cached) && !lacks_mark(agent, &step.state, cached.annotations(), epoch) =>
+        {
             return Ok(());
         }
         _ if live.fresh => live.route.clone(),
@@ -190,21 +200,24 @@ async fn write_route(
     };
     let Some(shares) = &step.wanted.shares else { return Ok(()) };
     let found = shares_of(&traffic::read(&live, name));
-    let falling = step.wanted.falling && matches!(found, Some(Shares::Split { .. } | Shares::AtRest));
-    if !owner.controls(&live) && !falling {
-        return Err(Error::Taken(format!("HTTPRoute {name}"))); // only a fall touches a route that lost its owner
+    let ours = owner.controls(&live);
+    let lost = !ours && is_sluices(&live, found.as_ref());
+    let falls = lost && step.wanted.falling;
+    if !(ours || falls) {
+        // only a fall touches a route that lost its owner; a user's that has the agent's name is in nobody's way but a gateway's
+        return if lost || gateway.is_some() { Err(Error::Taken(format!("HTTPRoute {name}"))) } else { Ok(()) };
     }
     if !step.wanted.falling && found != shares_of(&seen.route) && found.as_ref() != Some(shares) {
         return Err(Error::Stale(format!("HTTPRoute {name}"))); // somebody else wrote: that is to be seen, and judged
     }
     let at_rest = found == Some(Shares::AtRest);
-    if gateway.is_none() && at_rest && *shares == Shares::AtRest {
+    if ours && gateway.is_none() && at_rest && *shares == Shares::AtRest {
         fence(&ctx.calls.leadership, format!("HTTPRoute {name}"), live.annotations())?;
         return remove(ctx, &key, &live).await;
     }
-    let based = gateway.map_or_else(|| live.clone(), |gateway| traffic::with_base(&live, gateway));
+    let based = gateway.filter(|_| ours).map_or_else(|| live.clone(), |gateway| traffic::with_base(&live, gateway));
     let marks = mark(ctx, step);
-    let unmarked = lacks_mark(&step.state, live.annotations(), marks.epoch);
+    let unmarked = lacks_mark(agent, &step.state, live.annotations(), marks.epoch);
     let edited = if unmarked {
         traffic::with_shares(&based, name, shares, &marks)
     } else {
@@ -217,9 +230,16 @@ async fn write_route(
     let rise = rises(&live, &edited, name, step, found.as_ref());
     endpoints::known(ctx, &key, seen, step, found.as_ref(), rise.is_some()).await?;
     if let Some(rise) = rise {
-        may_rise(ctx, agent, step, rise, traffic::decision(live.annotations()).as_ref()).await?;
+        may_rise(ctx, agent, step, rise, written(agent, live.annotations()).as_ref()).await?;
     }
     replace(ctx, &api, name, &edited).await
+}
+
+/// Whether Sluice made a route, by what is in it: shares of two revisions, or Sluice's mark. One that only has the agent's name
+/// is its user's.
+pub(super) fn is_sluices(route: &HTTPRoute, shares: Option<&Shares>) -> bool {
+    let split = matches!(shares, Some(Shares::Split { .. } | Shares::Matched { .. }));
+    split || shares == Some(&Shares::AtRest) && traffic::epoch(route.annotations()).is_some()
 }
 
 /// Who gets more by an edit, if a revision that is not stable does, and its new share in percent.
@@ -311,7 +331,7 @@ async fn service(
         }
         Err(_) => split.is_some() && same_split(live) || children::selected_revision(live) == step.wanted.service,
     };
-    let unmarked = |live: &Service| lacks_mark(&step.state, live.annotations(), ctx.calls.leadership.epoch());
+    let unmarked = |live: &Service| lacks_mark(agent, &step.state, live.annotations(), ctx.calls.leadership.epoch());
     let mut found = match &live.service {
         Some(cached) if !live.fresh && !launching && owner.controls(cached) && right(cached) && !unmarked(cached) => {
             return Ok(());
@@ -320,7 +340,9 @@ async fn service(
         _ => live::service(ctx, &key).await?, // no version guards a Service that is made: that it is absent is read last
     };
     for _ in 0..RACES {
-        let serves = |live: &Service| children::selected_revision(live).is_some() || traffic::selects_all(live);
+        let marked = |live: &Service| traffic::epoch(live.annotations()).is_some();
+        let serves =
+            |live: &Service| children::selected_revision(live).is_some() || traffic::selects_all(live) && marked(live);
         let falls = |live: &Service| step.wanted.falling && serves(live);
         if found.as_ref().is_some_and(|live| !owner.controls(live) && !falls(live)) {
             return Err(Error::Taken(format!("Service {}", key.1))); // even one that is right: no watch tells when it changes
@@ -376,25 +398,26 @@ async fn write_service(
 ) -> Result<(), Error> {
     let key = key(agent);
     let name = key.1.as_str();
-    let written = live.map(|service| service.annotations().clone()).unwrap_or_default();
-    fence(&ctx.calls.leadership, format!("Service {name}"), &written)?;
+    let found = live.map(|service| service.annotations().clone()).unwrap_or_default();
+    fence(&ctx.calls.leadership, format!("Service {name}"), &found)?;
+    let written = written(agent, &found);
     let stable = step.state.stable.as_ref().map(|stable| &stable.revision);
     let selected = live.and_then(children::selected_revision);
     let launch = step.state.launch.as_ref();
     // a fall that arrived unseen stands, also where the status already tells of a success: there is a former stable to go back to
     let fell = |wanted: &String| {
-        let of = traffic::decision(&written).map(|decision| decision.launch);
+        let of = written.as_ref().map(|decision| &decision.launch);
         let canary = launch.filter(|launch| launch.revision == *wanted && launch.stable.is_some());
-        canary.is_some_and(|launch| of.as_ref() == Some(&launch.id))
+        canary.is_some_and(|launch| of == Some(&launch.id))
     };
     let moves = |wanted: &&String| selected.as_ref() != Some(*wanted) && (Some(*wanted) != stable || fell(wanted));
     if let Some(canary) = step.wanted.service.as_ref().filter(moves) {
-        may_rise(ctx, agent, step, (canary, 100), traffic::decision(&written).as_ref()).await?;
+        may_rise(ctx, agent, step, (canary, 100), written.as_ref()).await?;
     }
     let shared = live.and_then(traffic::split_of);
     if let Some(split) = split.filter(|split| !shared.is_some_and(|shared| split.is_within(&shared))) {
         may_split(ctx, &key, split).await?;
-        may_rise(ctx, agent, step, (&split.canary, split.weight), traffic::decision(&written).as_ref()).await?;
+        may_rise(ctx, agent, step, (&split.canary, split.weight), written.as_ref()).await?;
     }
     let version = live.and_then(|live| live.metadata.resource_version.clone());
     let marks = mark(ctx, step).annotations();
@@ -434,7 +457,37 @@ mod tests {
     }
 
     #[test]
+    fn a_route_that_only_has_the_agents_name_is_its_users() {
+        let epoch = json!({"annotations": {"sluice.dev/epoch": "3"}});
+        let to = |backends: &[&str]| {
+            let refs: Vec<_> =
+                backends.iter().map(|name| json!({"name": name, "port": 80, "weight": 100 / backends.len()})).collect();
+            json!({"rules": [{"backendRefs": refs}]})
+        };
+        let (rest, split) = (to(&["a"]), to(&["a-0123456789", "a-abcdef0123"]));
+        for (metadata, spec, ours) in [
+            (json!({}), &rest, false),
+            (epoch.clone(), &rest, true),
+            (json!({}), &split, true),
+            (epoch, &to(&["other"]), false),
+            (json!({}), &to(&["a", "other"]), false),
+        ] {
+            let route = json!({"apiVersion": "v", "kind": "k", "metadata": metadata, "spec": spec});
+            let route: HTTPRoute = serde_json::from_value(route).unwrap();
+            let shares = shares_of(&traffic::read(&route, "a"));
+            assert_eq!(is_sluices(&route, shares.as_ref()), ours, "{shares:?} {route:?}");
+        }
+    }
+
+    fn agent(made: &str) -> AgentDeployment {
+        let metadata = json!({"name": "a", "namespace": "n", "creationTimestamp": made});
+        let spec = json!({"template": {"spec": {"containers": [{"name": "a", "image": "a"}]}}});
+        serde_json::from_value(json!({"apiVersion": "v", "kind": "k", "metadata": metadata, "spec": spec})).unwrap()
+    }
+
+    #[test]
     fn a_new_leader_marks_what_a_launch_that_goes_forward_has_of_a_former_one_and_every_fall_is_marked() {
+        let mut agent = agent("2026-11-21T01:00:00Z");
         let state = |phase: &str| -> State {
             let at = "2026-11-21T02:00:00Z";
             let launch = json!({
@@ -452,21 +505,27 @@ mod tests {
             written(&[&about[..], &[(annotations::DECISION, "RolledBack")]].concat())
         };
         for phase in ["Progressing", "Promoting"] {
-            assert!(lacks_mark(&state(phase), &former, 5), "{phase}");
-            assert!(!lacks_mark(&state(phase), &former, 4), "{phase}: it is ours");
-            assert!(!lacks_mark(&state(phase), &none, 5), "{phase}: nobody wrote it");
-            assert!(!lacks_mark(&state(phase), &decided("a-2"), 5), "{phase}: it was taken back");
+            assert!(lacks_mark(&agent, &state(phase), &former, 5), "{phase}");
+            assert!(!lacks_mark(&agent, &state(phase), &former, 4), "{phase}: it is ours");
+            assert!(!lacks_mark(&agent, &state(phase), &none, 5), "{phase}: nobody wrote it");
+            assert!(!lacks_mark(&agent, &state(phase), &decided("a-2"), 5), "{phase}: it was taken back");
         }
         for phase in ["Soaking", "Complete"] {
-            assert!(!lacks_mark(&state(phase), &former, 5), "{phase}");
+            assert!(!lacks_mark(&agent, &state(phase), &former, 5), "{phase}");
         }
         let (mut succeeded, named) = (state("Complete"), written(&[(annotations::LAUNCH, "a-2")]));
-        assert!(!lacks_mark(&succeeded, &named, 4), "it did not succeed");
+        assert!(!lacks_mark(&agent, &succeeded, &named, 4), "it did not succeed");
         succeeded.launch.as_mut().unwrap().outcome = Some(Outcome::Succeeded);
-        assert!(lacks_mark(&succeeded, &named, 4) && !lacks_mark(&succeeded, &none, 4));
-        assert!(!lacks_mark(&succeeded, &decided("a-2"), 5), "a fall arrived: it is obeyed");
-        assert!(lacks_mark(&state("RollingBack"), &former, 4));
-        assert!(lacks_mark(&state("RollingBack"), &decided("a-1"), 4));
-        assert!(!lacks_mark(&state("RollingBack"), &decided("a-2"), 4));
+        assert!(lacks_mark(&agent, &succeeded, &named, 4) && !lacks_mark(&agent, &succeeded, &none, 4));
+        assert!(!lacks_mark(&agent, &succeeded, &decided("a-2"), 5), "a fall arrived: it is obeyed");
+        assert!(lacks_mark(&agent, &state("RollingBack"), &former, 4));
+        assert!(lacks_mark(&agent, &state("RollingBack"), &decided("a-1"), 4));
+        assert!(!lacks_mark(&agent, &state("RollingBack"), &decided("a-2"), 4));
+        let mut former = decided("a-2");
+        former.insert(annotations::DECIDED_AT.to_owned(), "2026-11-21T02:00:00Z".to_owned());
+        assert!(!lacks_mark(&agent, &state("RollingBack"), &former, 4));
+        agent = self::agent("2026-11-21T03:00:00Z");
+        assert!(lacks_mark(&agent, &state("RollingBack"), &former, 4), "it was about a former agent of the same name");
+        assert!(!lacks_mark(&agent, &state("RollingBack"), &decided("a-2"), 4), "nobody knows when");
     }
 }

@@ -230,5 +230,5 @@ fn gateway_may_send(launch: &Launch, seen: &Observation) -> Option<Duration> {
 /// and begun anew by whoever comes to lead, so that a time in which nobody could answer does not count as one without answer.
 pub fn gone_since(state: &State, seen: &Observation, now: Timestamp) -> Option<Timestamp> {
     let gone = |launch: &&Launch| launch.phase == Phase::RollingBack && launch.weight == 0 && read_back(launch, seen);
-    state.running().filter(gone).map(|_| seen.gone_since.unwrap_or(now))
+    state.running().filter(gone).map(|_| seen.gone_since.unwrap_or(now).min(now))
 }

@@ -35,7 +35,12 @@ pub(super) fn of_canary(launch: &Launch, plan: &Plan, seen: &Observation) -> i32
         return by_pods::of_canary(launch, staged, seen);
     }
     match launch.phase {
-        Phase::Progressing => at_least(canary_size(seen.replicas, staged.max(launch.weight)), plan, seen),
+        Phase::Progressing => {
+            let size = at_least(canary_size(seen.replicas, staged.max(launch.weight)), plan, seen);
+            // a weight that an edit lowered may be the former one at the gateway still: its pods stay until it is read back
+            let lowered = launch.served && launch.began_at.is_none() && seen.replicas > 0;
+            if lowered { size.max(size_now(seen, &launch.revision)) } else { size }
+        }
         Phase::Promoting | Phase::Soaking => seen.replicas,
         Phase::RollingBack if launch.weight > 0 => {
             canary_size(seen.replicas, launch.weight).max(size_now(seen, &launch.revision))

@@ -13,6 +13,7 @@ use crate::api::{Launch, Phase, State};
 /// Decides one pass: what to remember, what the cluster should look like, what to tell, when to look again.
 pub fn step(plan: &Plan, state: &State, seen: &Observation, now: Timestamp) -> Step {
     let mut state = state.clone();
+    follow_clock(&mut state, now);
     let mut notes = Notes::default();
     let end = |state: &State| state.launch.as_ref().map(|launch| (launch.phase, launch.outcome, launch.decided_at));
     let before = end(&state);
@@ -48,6 +49,23 @@ impl Notes {
 
     pub(super) fn warn(&mut self, reason: &'static str, message: String) {
         self.events.push(Event { reason, message, warning: true });
+    }
+}
+
+/// The clock may be set back, and a new leader's may be behind: what would lie in the future began now. A sample that is taken
+/// now would count as older than the launch otherwise, and no trigger would see it.
+fn follow_clock(state: &mut State, now: Timestamp) {
+    let retiring = state.retiring.iter_mut().map(|it| &mut it.since);
+    let pending = state.pending.iter_mut().map(|it| &mut it.since);
+    let running = state.launch.iter_mut().filter(|launch| launch.phase != Phase::Complete);
+    let launch = running.flat_map(|launch| {
+        let breaches = launch.breaches.iter_mut().flat_map(|it| [&mut it.since, &mut it.first_seen, &mut it.last_seen]);
+        let restarts = launch.restarts.iter_mut().map(|it| &mut it.at);
+        let clocks = [&mut launch.started_at, &mut launch.entered_at].into_iter();
+        clocks.chain(&mut launch.began_at).chain(&mut launch.paused_at).chain(breaches).chain(restarts)
+    });
+    for at in retiring.chain(pending).chain(launch) {
+        *at = now.min(*at);
     }
 }
 

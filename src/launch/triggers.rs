@@ -12,8 +12,9 @@ use super::time::{after, between, human};
 use super::{CheckName, Measured, Observation, Plan, Pods, Trigger, TriggerCheck, capacity};
 use crate::api::{Breach, Launch, PodCondition, SeenRestart, Verdict};
 
-/// At most so many restarts are remembered; more than any trigger may ask for.
-pub(super) const SEEN_RESTARTS: usize = 32;
+/// At most so many restarts are remembered: those that a trigger may still count, and one older one of each pod. What finds no
+/// room counts as one of just now.
+pub(super) const SEEN_RESTARTS: usize = 128;
 
 /// A trigger that fired.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +34,7 @@ pub(super) fn judge(
     seen: &Observation,
     now: Timestamp,
 ) -> (Option<Fired>, Option<Timestamp>) {
-    remember_restarts(launch, seen, now);
+    remember_restarts(launch, plan, seen, now);
     launch.breaches.retain(|breach| plan.triggers.iter().any(|trigger| trigger.name == breach.trigger));
     let (mut fired, mut wake) = (None, None);
     let phase = launch.phase;
@@ -117,11 +118,14 @@ fn fire(trigger: &Trigger, breach: &Breach, reading: &Measured, lasted: Duration
 }
 
 /// Remembers each restart count of the canary's pods when it first rises.
-fn remember_restarts(launch: &mut Launch, seen: &Observation, now: Timestamp) {
+fn remember_restarts(launch: &mut Launch, plan: &Plan, seen: &Observation, now: Timestamp) {
     let Some(pods) = seen.pods.get(&launch.revision) else {
         return;
     };
     launch.restarts.retain(|restart| pods.restarts.contains_key(&restart.pod));
+    if launch.restarts.len() >= SEEN_RESTARTS {
+        forget_old_restarts(&mut launch.restarts, plan, now);
+    }
     for (pod, count) in &pods.restarts {
         let known = launch.restarts.iter().filter(|r| &r.pod == pod).map(|r| r.count).max().unwrap_or(0);
         if *count > known && launch.restarts.len() < SEEN_RESTARTS {
@@ -130,17 +134,25 @@ fn remember_restarts(launch: &mut Launch, seen: &Observation, now: Timestamp) {
     }
 }
 
-/// Counts the restarts of all pods within the span: each pod's highest count less what it had before the span began.
+/// Of the restarts that no trigger counts any more the last one of each pod stays: what came after it is counted from there.
+fn forget_old_restarts(restarts: &mut Vec<SeenRestart>, plan: &Plan, now: Timestamp) {
+    let spans = plan.triggers.iter().filter_map(|trigger| match &trigger.check {
+        TriggerCheck::Restarts(_, within) => Some(*within),
+        TriggerCheck::Metric(_) | TriggerCheck::Condition(_) => None,
+    });
+    let longest = spans.max().unwrap_or_default();
+    let old: Vec<SeenRestart> = restarts.iter().filter(|it| between(it.at, now) > longest).cloned().collect();
+    restarts.retain(|it| !old.iter().any(|later| later.pod == it.pod && later.count > it.count));
+}
+
+/// Counts the restarts of all pods within the span: each pod's count less what it had before the span began.
 fn too_many_restarts(launch: &Launch, pods: &Pods, limit: i32, within: Duration, now: Timestamp) -> Option<String> {
-    let recent = |restart: &SeenRestart| between(restart.at, now) <= within;
-    let highest = |pod: &str, old: bool| {
-        let of_pod = launch.restarts.iter().filter(|restart| restart.pod == pod);
-        of_pod.filter(|restart| !old || !recent(restart)).map(|restart| restart.count).max().unwrap_or(0)
+    let before = |pod: &String| {
+        let old = launch.restarts.iter().filter(|it| it.pod == *pod && between(it.at, now) > within);
+        old.map(|restart| restart.count).max().unwrap_or(0)
     };
-    let mut names: Vec<&str> = launch.restarts.iter().map(|restart| restart.pod.as_str()).collect();
-    names.sort_unstable();
-    names.dedup();
-    let restarts: i32 = names.iter().map(|pod| highest(pod, false) - highest(pod, true)).sum();
+    let recent = pods.restarts.iter().map(|(pod, count)| count.saturating_sub(before(pod)).max(0));
+    let restarts = recent.fold(0, i32::saturating_add);
     (restarts >= limit).then(|| {
         let cause =
             pods.crash_loop.as_ref().or(pods.restarted.as_ref()).map(|cause| format!(" ({cause})")).unwrap_or_default();

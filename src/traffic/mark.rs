@@ -25,7 +25,7 @@ pub(super) const KEYS: [&str; 6] = [
 ];
 
 /// No epoch is higher; the admission policy of the chart takes nine digits too.
-const HIGHEST_EPOCH: i64 = 999_999_999;
+pub const HIGHEST_EPOCH: i32 = 999_999_999;
 
 /// Who writes a weight, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +77,13 @@ pub fn decision(found: &BTreeMap<String, String>) -> Option<Decision> {
 
 /// The epoch of the leader that wrote an object last. What no leader can have written is none.
 pub fn epoch(found: &BTreeMap<String, String>) -> Option<i64> {
-    found.get(annotations::EPOCH)?.parse().ok().filter(|epoch| (1..=HIGHEST_EPOCH).contains(epoch))
+    found.get(annotations::EPOCH)?.parse().ok().filter(is_possible)
+}
+
+/// A leader must be able to rise above it: the highest that there is would lock all leaders out of what they write.
+#[allow(clippy::trivially_copy_pass_by_ref)] // for filters
+fn is_possible(epoch: &i64) -> bool {
+    (1..i64::from(HIGHEST_EPOCH)).contains(epoch)
 }
 
 /// The highest epoch on a route that several agents may share, each with marks of its own.
@@ -85,7 +91,7 @@ pub fn highest_epoch(found: &BTreeMap<String, String>) -> Option<i64> {
     let word = |key: &str| Some(key.strip_prefix("sluice.dev/")?.rsplit_once('.')?.1 == "epoch");
     let of_an_agent = |key: &str| word(key).unwrap_or_default();
     let own = found.iter().filter(|(key, _)| of_an_agent(key)).filter_map(|(_, value)| value.parse::<i64>().ok());
-    own.filter(|epoch| (1..=HIGHEST_EPOCH).contains(epoch)).chain(epoch(found)).max()
+    own.filter(is_possible).chain(epoch(found)).max()
 }
 
 /// The word of an outcome, the same as in status.

@@ -190,9 +190,77 @@ fn a_status_remembers_as_many_restarts_as_any_trigger_may_ask_for_and_each_once(
     sim.pods(TEAL).restarts = [("pod-a".to_owned(), 1), ("pod-b".to_owned(), 0)].into();
     sim.run(10);
     assert_eq!(sim.launch().restarts.len(), 1);
-    sim.pods(TEAL).restarts.extend((0..40).map(|pod| (format!("pod-{pod}"), 1)));
+    sim.pods(TEAL).restarts.extend((0..200).map(|pod| (format!("pod-{pod}"), 1)));
+    sim.plan.triggers[0].check = TriggerCheck::Restarts(1000, seconds(60));
     sim.run(10);
-    assert_eq!(sim.launch().restarts.len(), 32);
+    assert_eq!(sim.launch().restarts.len(), 128);
+}
+
+#[test]
+fn a_canary_that_restarted_slowly_for_days_is_taken_back_when_it_really_crashes() {
+    let mut sim = launched_to("one");
+    sim.plan.stages[0].deadline = seconds(1_000_000);
+    sim.plan.triggers = vec![trigger("crash-loop", TriggerCheck::Restarts(3, seconds(300)), 0)];
+    sim.say("success", Verdict::Insufficient);
+    for count in 1..=150 {
+        sim.now = after(sim.now, seconds(600));
+        sim.pods(TEAL).restarts =
+            (0..4).map(|pod| (format!("pod-{pod}"), count / 4 + i32::from(pod < count % 4))).collect();
+        sim.run(2);
+        assert_eq!(sim.launch().outcome, None, "restart {count} of a slow row");
+    }
+    sim.now = after(sim.now, seconds(600));
+    for (count, outcome) in [(38, None), (39, None), (40, Some(Outcome::RolledBack))] {
+        sim.pods(TEAL).restarts.insert("pod-3".to_owned(), count);
+        sim.run(2);
+        assert_eq!(sim.launch().outcome, outcome, "{count}");
+    }
+}
+
+#[test]
+fn restarts_for_which_there_is_no_room_count_all_the_same() {
+    let mut sim = launched_to("one");
+    sim.plan.stages[0].deadline = seconds(1_000_000);
+    sim.plan.triggers = vec![trigger("crash-loop", TriggerCheck::Restarts(200, seconds(60)), 0)];
+    sim.say("success", Verdict::Insufficient);
+    sim.pods(TEAL).restarts = (0..150).map(|pod| (format!("pod-{pod}"), 1)).collect();
+    sim.run(2);
+    assert_eq!(sim.launch().outcome, None);
+    sim.pods(TEAL).restarts = (0..200).map(|pod| (format!("pod-{pod}"), 1)).collect();
+    sim.run(2);
+    assert_eq!(sim.launch().outcome, Some(Outcome::RolledBack));
+}
+
+#[test]
+fn a_clock_that_is_set_back_blinds_no_trigger_and_holds_up_no_launch() {
+    let mut sim = launched_to("one");
+    sim.plan.stages[0].deadline = seconds(1_000_000);
+    sim.say("success", Verdict::Insufficient);
+    sim.now = Timestamp::from_second(sim.now.as_second() - 3600).unwrap();
+    sim.run(2);
+    sim.say("bypass", Verdict::Fail).run(2);
+    assert_eq!(sim.launch().outcome, Some(Outcome::RolledBack), "{:?}", sim.launch());
+    let mut quiet = Sim::with_stable();
+    quiet.want(TEAL).run(1);
+    quiet.now = Timestamp::from_second(quiet.now.as_second() - 3600).unwrap();
+    quiet.until(10, "a launch", |sim| sim.state.launch.is_some());
+}
+
+#[test]
+fn pods_of_a_share_that_an_edit_lowered_stay_until_the_gateway_has_taken_the_lower_one() {
+    let mut sim = launched_to("two");
+    sim.seen.replicas = 10;
+    sim.run(2);
+    let (size, weight) = (sim.pods(TEAL).size, sim.launch().weight);
+    assert!(size > 1 && weight > 5, "{size} {weight}");
+    sim.say("success", Verdict::Insufficient);
+    sim.plan.stages.truncate(1);
+    "looser".clone_into(&mut sim.plan.hash);
+    let step = sim.decide();
+    sim.commit(&step);
+    assert_eq!((sim.launch().weight, step.wanted.sizes[TEAL]), (5, size), "the gateway sends it {weight}% still");
+    sim.perform(&step.wanted);
+    sim.until(10, "fewer pods", |sim| sim.seen.pods[TEAL].size == 1 && sim.launch_began("one"));
 }
 
 // ---- going back
