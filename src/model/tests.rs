@@ -1,5 +1,6 @@
 //! What is searched in every test run, and the proof that the search can fail.
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use super::rules::{Budget, Guards, Judged, PlanAs, Rules};
@@ -7,37 +8,58 @@ use super::search::{Bounds, Cut, Found, search, tell};
 use super::world::{Action, is_fault};
 use crate::api::DecisionVerb;
 
+const SECONDS: &str = "SLUICE_MODEL_SECONDS";
+const MEMORY_MB: &str = "SLUICE_MODEL_MEMORY_MB";
+
+fn set(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
 /// What a test run searches. `make model` goes further than `make unit`.
 fn bounds() -> Bounds {
-    let asked = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     Bounds {
-        width: asked("SLUICE_MODEL_WIDTH").map_or(4000, |width| usize::try_from(width).unwrap()),
-        time: Duration::from_secs(asked("SLUICE_MODEL_SECONDS").unwrap_or(60)),
-        memory: asked("SLUICE_MODEL_MEMORY_MB").unwrap_or(2048) << 20,
+        width: set("SLUICE_MODEL_WIDTH").map_or(4000, |width| usize::try_from(width).unwrap()),
+        time: Duration::from_secs(set(SECONDS).unwrap_or(300)),
+        memory: set(MEMORY_MB).unwrap_or(2048) << 20,
         rest: 199,
     }
 }
 
 /// Searches, prints what was searched, and fails with the steps that break a promise.
+///
+/// A search that stops early shows little. That is good only for who asked for it: without a word of time and memory they
+/// are a net, far from what any search needs, and who falls into it has failed.
 fn holds(name: &str, rules: Rules) {
     let found = search(rules, bounds());
     report(name, &found);
     if let Some((broken, way)) = &found.counterexample {
         panic!("{name}: {broken}\n{}", tell(rules, way));
     }
+    let unasked = |cut: &str, variable| {
+        let why = format!("{name}: cut off by {cut} at depth {}: it shows nothing of what comes later", found.depth);
+        assert!(set(variable).is_some(), "{why}. {variable} makes it a bound that is asked for");
+    };
+    match found.cut {
+        Some(Cut::Time) => unasked("time", SECONDS),
+        Some(Cut::Memory) => unasked("memory (of the whole process, other tests too)", MEMORY_MB),
+        None | Some(Cut::Thinned(_) | Cut::Broken) => {}
+    }
 }
 
+/// One line, past the test harness, which swallows what a passing test prints.
 fn report(name: &str, found: &Found) {
     let Found { states, transitions, depth, cut, rests, longest, time, memory, .. } = found;
     let bound = match cut {
         None => "all of them".to_owned(),
         Some(Cut::Thinned(from)) => format!("thinned from depth {from}, followed to the end"),
+        Some(Cut::Broken) => "up to a broken promise".to_owned(),
         Some(cut) => format!("cut off: {cut:?}"),
     };
     let megabytes = memory >> 20;
-    println!(
-        "model: {name}: {states} states ({bound}), {transitions} transitions, depth {depth}, {rests} tried to rest (at most {longest} passes), {time:.1?}, {megabytes} MB"
+    let line = format!(
+        "model: {name}: {states} states ({bound}), {transitions} transitions, depth {depth}, {rests} tried to rest (at most {longest} passes), {time:.1?}, {megabytes} MB\n"
     );
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
 /// Without a guard the search finds the promise that the guard keeps, in a second or two.
