@@ -388,12 +388,12 @@ fn only_plans_and_delays(action: &Action) -> bool {
 #[test]
 fn pods_that_grow_under_a_late_share_are_found() {
     let world = Rules { budget: budget(1, 1, 0), only: only_plans_and_delays, ..BY_PODS };
-    finds("PodsWithinShare", without(|guards| guards.may_grow = false, world));
+    finds("PodsWithinStatus", without(|guards| guards.may_grow = false, world));
 }
 
 #[test]
 fn a_share_that_is_given_to_pods_that_grew_late_is_found() {
-    finds("PodsWithinShare", without(|guards| guards.may_split = false, LATE_PODS));
+    finds("PodsWithinStatus", without(|guards| guards.may_split = false, LATE_PODS));
 }
 
 #[test]
