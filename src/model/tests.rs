@@ -415,6 +415,24 @@ fn runs_that_are_not_waited_for_are_found() {
     finds("RunsFinish", without(|guards| guards.sees_runs = false, world));
 }
 
+/// An operator stands still in the middle of a pass, and goes on when its successor leads.
+const STANDSTILL: Rules =
+    Rules { budget: budget(1, 0, 0), standby: true, one_writer: true, only: only_standstills, ..Rules::CALM };
+
+fn only_standstills(action: &Action) -> bool {
+    !is_fault(action) || matches!(action, Action::Stop(_))
+}
+
+#[test]
+fn a_leader_that_does_not_ask_whether_it_leads_is_found() {
+    finds("OneWriter", without(|guards| guards.leadership = false, STANDSTILL));
+}
+
+#[test]
+fn a_leader_that_stood_still_overwrites_nothing_of_its_successor() {
+    holds("standstill", STANDSTILL);
+}
+
 #[test]
 fn what_the_fence_is_for_is_found() {
     finds("OneWriter", Rules { budget: budget(1, 0, 0), standby: true, one_writer: true, ..Rules::CALM });

@@ -603,10 +603,10 @@ impl World {
         self.lease_turn(index);
     }
 
+    /// It goes on where it stood, and does not know that time has passed: its next look at the Lease tells.
     fn resume(&mut self, index: usize) {
         self.operators[index].stopped = false;
         self.operators[index].dirty = true;
-        self.end_reign(index);
     }
 
     // ---- the API server
