@@ -79,8 +79,8 @@ lint: ## format and lints of Rust and Go
 check: lint check-generated ## everything that needs no cluster and runs no test
 
 .PHONY: unit
-unit: ## tests that need no cluster
-	SLUICE_MODEL_SECONDS=60 cargo test --workspace --locked --lib --bins
+unit: ## tests that need no cluster; prints what each search of the model saw, and where it was thinned
+	cargo test --workspace --locked --lib --bins
 	go test -C tools/cluster ./...
 
 .PHONY: model

@@ -3,6 +3,8 @@
 //! The folders and what each may import are in ARCHITECTURE.md; "why did it roll back?" is answered in [`launch`] alone.
 
 pub mod api;
+#[cfg(test)]
+mod architecture;
 pub mod children;
 pub mod cli;
 pub mod controller;

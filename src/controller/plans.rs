@@ -56,9 +56,19 @@ pub(crate) struct Judge {
 }
 
 /// The plan and its windows. One that cannot be resolved holds every launch, under the built-in triggers.
-pub(crate) fn judge(ctx: &Context, spec: &AgentDeploymentSpec) -> (Plan, Judge, Option<(String, String)>) {
-    let mut windows = ctx.freeze.clone();
-    let named = named(ctx, spec);
+pub(crate) fn judge(ctx: &Context, spec: &AgentDeploymentSpec) -> Judged {
+    judge_by(ctx.freeze.clone(), named(ctx, spec), spec)
+}
+
+/// The plan, who judges by it, and why an agent has none of its own: a word for conditions, and the mend.
+type Judged = (Plan, Judge, Option<(String, String)>);
+
+/// The same, of the administrator's windows and of the LaunchPlan that was found.
+fn judge_by(
+    mut windows: Vec<Window>,
+    named: Result<Option<LaunchPlanSpec>, Problem>,
+    spec: &AgentDeploymentSpec,
+) -> Judged {
     let found = named.as_ref().ok().and_then(Option::as_ref);
     let parsed = launch::freeze_windows(spec, found).into_iter().map(|(place, window)| Window::parse(&place, &window));
     let mut wrong = None;
@@ -198,4 +208,49 @@ pub(crate) async fn keep(
         delete::<ConfigMap>(ctx, key, "ConfigMap", &children::plan_name(&key.1, old)).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::jiff::Timestamp;
+
+    use super::*;
+    use crate::launch::Freeze;
+
+    fn window(name: &str, schedule: &str) -> FreezeWindow {
+        serde_json::from_value(serde_json::json!({"name": name, "schedule": schedule, "duration": "2h"})).unwrap()
+    }
+
+    fn spec(freeze: &[FreezeWindow]) -> AgentDeploymentSpec {
+        serde_json::from_value(serde_json::json!({
+            "template": {"spec": {"containers": [{"name": "agent", "image": "a", "ports": [{"containerPort": 1}]}]}},
+            "launch": {"freeze": freeze},
+        }))
+        .unwrap()
+    }
+
+    /// The window that holds an agent on this Saturday at this hour.
+    fn frozen(judged: &Judged, hour: &str) -> Option<String> {
+        let now: Timestamp = format!("2026-11-21T{hour}:30:00Z").parse().unwrap();
+        Freeze::at(&judged.1.windows, now).open.map(|open| open.window)
+    }
+
+    #[test]
+    fn the_administrators_window_holds_every_agent_beside_its_own_and_when_it_has_no_plan() {
+        let administrators = parse(&[window("year-end", "0 12 * * *")]).unwrap();
+        let plain = judge_by(administrators.clone(), Ok(None), &spec(&[]));
+        assert_eq!(
+            (frozen(&plain, "12").as_deref(), frozen(&plain, "14"), plain.2.clone()),
+            (Some("year-end"), None, None)
+        );
+        let own = judge_by(administrators.clone(), Ok(None), &spec(&[window("lunch", "0 14 * * *")]));
+        assert_eq!((frozen(&own, "12").as_deref(), frozen(&own, "14").as_deref()), (Some("year-end"), Some("lunch")));
+        let lost = judge_by(administrators.clone(), Err(Problem::NoKind), &spec(&[window("lunch", "0 14 * * *")]));
+        assert_eq!((frozen(&lost, "12").as_deref(), frozen(&lost, "14").as_deref()), (Some("year-end"), Some("lunch")));
+        assert_eq!(lost.2.map(|(reason, _)| reason).as_deref(), Some("PlanMissing"));
+        let wrong = judge_by(administrators, Ok(None), &spec(&[window("lunch", "noon")]));
+        assert_eq!(frozen(&wrong, "12").as_deref(), Some("year-end"), "one that is not understood takes no other away");
+        assert_eq!(wrong.2.map(|(reason, _)| reason).as_deref(), Some("PlanInvalid"));
+        assert_eq!(plain.0.hash, judge_by(Vec::new(), Ok(None), &spec(&[])).0.hash, "windows are in no hash");
+    }
 }

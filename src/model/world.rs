@@ -603,10 +603,10 @@ impl World {
         self.lease_turn(index);
     }
 
+    /// It goes on where it stood, and does not know that time has passed: its next look at the Lease tells.
     fn resume(&mut self, index: usize) {
         self.operators[index].stopped = false;
         self.operators[index].dirty = true;
-        self.end_reign(index);
     }
 
     // ---- the API server
@@ -630,7 +630,7 @@ impl World {
         let before = self.share_of_pods();
         self.apply(write, epoch);
         self.changed(write);
-        self.pods_within_share(write, late, before)?;
+        self.pods_within_status(write, late, before)?;
         Ok(Ok(()))
     }
 
@@ -760,7 +760,7 @@ impl World {
     }
 
     /// Where pods are the share, no write makes it larger than the status says.
-    fn pods_within_share(&self, write: &Write, late: bool, before: i32) -> Result<(), Broken> {
+    fn pods_within_status(&self, write: &Write, late: bool, before: i32) -> Result<(), Broken> {
         let climbs = |phase: Phase| matches!(phase, Phase::Progressing | Phase::Promoting);
         let canary = self.service.split.as_ref().map(|split| &split.canary);
         let launch = self.state.launch.as_ref().filter(|it| climbs(it.phase) && Some(&it.revision) == canary);
@@ -769,7 +769,7 @@ impl World {
             return Ok(()); // one that was on its way is undone in the next pass
         }
         let why = format!("pods make {after}% after {write:?}, and the status says {allowed}%");
-        Err(Broken { promise: "PodsWithinShare", why })
+        Err(Broken { promise: "PodsWithinStatus", why })
     }
 
     /// What a person decided takes effect once.

@@ -2,8 +2,8 @@
 
 use super::scenarios::launched_to;
 use super::*;
-use crate::api::Launch;
 use crate::api::conditions::is_true;
+use crate::api::{DecisionVerb, Launch};
 
 impl Sim {
     /// A window opens now, for so many seconds; it stays as it is until it is changed.
@@ -120,6 +120,21 @@ fn a_spec_that_goes_back_to_stable_aborts_in_a_freeze() {
     sim.freeze(1000);
     sim.want(OCHRE);
     sim.until(60, "aborted", |sim| sim.launch().outcome == Some(Outcome::Aborted) && sim.weight() == 0);
+}
+
+#[test]
+fn a_person_aborts_in_a_freeze_in_the_same_pass_whatever_the_launch_is_at() {
+    let mut promoting = launched_to("three");
+    promoting.until(200, "100%", |sim| sim.launch().phase == Phase::Promoting && sim.weight() == 100);
+    for mut sim in [launched_to("one"), launched_to("two"), promoting] {
+        sim.freeze(1000);
+        sim.run(5);
+        let step = sim.decides("a", DecisionVerb::Abort).tick();
+        assert!(step.wanted.falling && sim.weight() == 0, "{}%", sim.weight());
+        sim.until(60, "the end", |sim| sim.launch().phase == Phase::Complete);
+        assert_eq!((sim.launch().outcome, sim.stable()), (Some(Outcome::RolledBack), OCHRE));
+        assert!(sim.seen.freeze.open.is_some() && sim.state.rejected.iter().any(|it| it.revision == TEAL));
+    }
 }
 
 #[test]

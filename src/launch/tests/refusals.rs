@@ -328,6 +328,42 @@ fn pods_stay_as_long_as_they_have_traffic() {
 }
 
 #[test]
+fn pods_that_are_the_share_make_no_more_of_it_in_whatever_order_their_sizes_are_written() {
+    let mut sim = Sim::by_pods();
+    sim.want(TEAL).until(30, "20 %", |sim| sim.split.is_some());
+    let ask = |ochre: i32, teal: i32| {
+        move |step: &mut Step| step.wanted.sizes.extend([(OCHRE.to_owned(), ochre), (TEAL.to_owned(), teal)])
+    };
+    for (ochre, teal, kept) in [
+        (4, 1, "kept"),
+        (8, 1, "kept"),
+        (4, 2, "PodsWithinShare"), // 34 %
+        (3, 1, "PodsWithinShare"), // 25 %
+        (8, 2, "PodsWithinShare"), // the canary's may be written first
+    ] {
+        assert_eq!(broken(&sim, ask(ochre, teal)), kept, "{ochre} and {teal}");
+    }
+    assert_eq!(broken(&sim, |step| drop(step.wanted.sizes.remove(OCHRE))), "PodsWithinShare", "none are left");
+    let mut grown = sim.clone();
+    grown.rescale(1, 2);
+    assert_eq!(broken(&grown, ask(4, 2)), "kept", "somebody else made them two");
+    assert_eq!(broken(&grown, ask(4, 3)), "PodsWithinShare", "that is no reason for three");
+    let mut back = sim.clone();
+    back.say("bypass", Verdict::Fail);
+    assert_eq!(broken(&back, ask(4, 1)), "kept");
+    assert_eq!(broken(&back, ask(4, 2)), "PodsWithinShare", "what goes back does not grow");
+    let mut alone = sim.clone();
+    alone.split = None;
+    let narrow = |step: &mut Step| {
+        ask(4, 4)(step);
+        step.wanted.shares = Some(Shares::AtRest);
+    };
+    assert_eq!(broken(&alone, narrow), "kept", "the Service selects stable's alone");
+    assert_eq!(broken(&alone, ask(4, 4)), "PodsWithinShare", "and is to select both");
+    assert_eq!(broken(&at_5_percent(), ask(4, 4)), "kept", "a gateway makes the share");
+}
+
+#[test]
 fn a_rejected_revision_is_neither_launched_nor_trusted_nor_given_more() {
     let rejected = |revision: &str, at| RejectedRevision { revision: revision.to_owned(), at, reason: String::new() };
     let mut sim = at_5_percent();
