@@ -115,6 +115,7 @@ mod tests {
             service: Some("ochre".to_owned()),
             decision: None,
             hostname_taken: None,
+            no_room: None,
             trouble: None,
             measured: BTreeMap::new(),
             runs: None,
