@@ -100,8 +100,36 @@ async fn nobody_edits_a_decision_or_forges_its_answer() -> anyhow::Result<()> {
     for name in ["d ", "e "] {
         ensure!(row(name).contains("Pending") && row(name).contains("waiting for Sluice"), "{shown}");
     }
+    remove_namespace(&cluster.client, &place).await
+}
 
-    let deleted = kubectl(&cluster, &place, "mallory", &["delete", "launchdecision", "d"], None).await?;
-    ensure!(!deleted.status.success(), "no role of the chart deletes evidence");
+/// Everybody who has a role of the chart, `edit` and `admin` by aggregation, against a decision that each may read.
+#[tokio::test]
+async fn no_role_of_the_chart_edits_or_deletes_evidence() -> anyhow::Result<()> {
+    let cluster = Cluster::with_sluice().await?;
+    let place = namespace(&cluster.client, "evidence").await?;
+    let bound =
+        [("sluice-approver", "jane"), ("sluice-breakglass", "grace"), ("view", "bob"), ("edit", CI), ("admin", "ada")];
+    for (role, user) in bound {
+        bind(&cluster, &place, role, user).await?;
+    }
+    create(&cluster, &place, "jane", &decision("absent", "d", "Pause", "jane")).await?;
+    let all = format!("/apis/sluice.dev/v1alpha1/namespaces/{place}/launchdecisions");
+    let edit = json!({"metadata": {"labels": {"mine": "now"}}}).to_string();
+    for (role, user) in bound {
+        let looks = kubectl(&cluster, &place, user, &["get", "launchdecision", "d"], None).await?;
+        ensure!(looks.status.success(), "{role}: {}", String::from_utf8_lossy(&looks.stderr));
+        for (what, arguments) in [
+            ("cannot delete resource", &["delete", "launchdecision", "d"][..]),
+            ("cannot deletecollection resource", &["delete", "--raw", &all]),
+            ("cannot patch resource", &["patch", "launchdecision", "d", "--type=merge", "-p", &edit]),
+        ] {
+            let output = kubectl(&cluster, &place, user, arguments, None).await?;
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            ensure!(!output.status.success() && said.contains(what), "{role}: {arguments:?}: {said}");
+        }
+    }
+    let left = cluster.kubectl(&["-n", &place, "get", "launchdecision", "d", "-o", "name"]).await?;
+    ensure!(left == "launchdecision.sluice.dev/d\n", "{left}");
     remove_namespace(&cluster.client, &place).await
 }
