@@ -1,11 +1,11 @@
-//! Who may decide: forgery, missing verbs, wildcards, edits, forged answers, and what deleting a decision does not do.
+//! Who may decide: forgery, missing verbs, wildcards, another agent, edits, forged answers, and that nobody deletes a decision.
 
 use anyhow::ensure;
 use serde_json::json;
 
 use crate::cluster::Cluster;
 use crate::common::{namespace, remove_namespace};
-use crate::people::{bind, create, decision, kubectl, refused, role};
+use crate::people::{bind, create, decision, kubectl, refused, role, role_on};
 
 const CI: &str = "system:serviceaccount:default:ci";
 
@@ -66,6 +66,23 @@ async fn a_verb_that_a_wildcard_grants_is_warned_about() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn a_verb_on_one_agent_is_none_on_another() -> anyhow::Result<()> {
+    let cluster = Cluster::with_sluice().await?;
+    let place = namespace(&cluster.client, "another").await?;
+    role_on(&cluster, &place, "own-a", &["get", "abort"], &["a"]).await?;
+    bind(&cluster, &place, "own-a", "olga").await?;
+    create(&cluster, &place, "olga", &decision("a", "d", "Abort", "olga")).await?;
+    for other in ["b", "a-2"] {
+        let said = refused(&cluster, &place, "olga", &decision(other, "e", "Abort", "olga")).await?;
+        ensure!(
+            said.contains(&format!("olga may not abort agentdeployment {other}: that takes the verb abort")),
+            "{said}"
+        );
+    }
+    remove_namespace(&cluster.client, &place).await
+}
+
+#[tokio::test]
 async fn nobody_edits_a_decision_or_forges_its_answer() -> anyhow::Result<()> {
     let cluster = Cluster::with_sluice().await?;
     let place = namespace(&cluster.client, "forge").await?;
@@ -73,11 +90,18 @@ async fn nobody_edits_a_decision_or_forges_its_answer() -> anyhow::Result<()> {
     bind(&cluster, &place, "own-strong", "mallory").await?;
     create(&cluster, &place, "mallory", &decision("absent", "d", "Pause", "mallory")).await?;
 
-    let edit = json!({"spec": {"verb": "Abort"}}).to_string();
-    let patch = ["patch", "launchdecision", "d", "--type=merge", "-p", &edit];
-    let output = kubectl(&cluster, &place, "mallory", &patch, None).await?;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(!output.status.success() && said.contains("a decision is immutable: create another one"), "{said}");
+    for edit in
+        [json!({"verb": "Abort"}), json!({"agent": "another"}), json!({"by": "jane"}), json!({"reason": "none"})]
+    {
+        let edit = json!({"spec": edit}).to_string();
+        let patch = ["patch", "launchdecision", "d", "--type=merge", "-p", &edit];
+        let output = kubectl(&cluster, &place, "mallory", &patch, None).await?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(
+            !output.status.success() && said.contains("a decision is immutable: create another one"),
+            "{edit}: {said}"
+        );
+    }
 
     let forged = json!({"status": {"state": "Applied", "reason": "trust me"}}).to_string();
     let patch = ["patch", "launchdecision", "d", "--subresource=status", "--type=merge", "-p", &forged];
