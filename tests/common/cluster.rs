@@ -630,8 +630,12 @@ pub fn condition(agent: &AgentDeployment, type_: &str) -> String {
 
 /// Names and weights of all backends of a route.
 pub fn backends(route: &DynamicObject) -> Vec<(String, i64)> {
-    let rules = route.data["spec"]["rules"].as_array().into_iter().flatten();
-    let backends = rules.flat_map(|rule| rule["backendRefs"].as_array().into_iter().flatten());
+    route.data["spec"]["rules"].as_array().into_iter().flatten().flat_map(backends_of).collect()
+}
+
+/// The same of one rule.
+pub fn backends_of(rule: &Value) -> Vec<(String, i64)> {
+    let backends = rule["backendRefs"].as_array().into_iter().flatten();
     let read = |backend: &Value| {
         (backend["name"].as_str().unwrap_or_default().to_owned(), backend["weight"].as_i64().unwrap_or(1))
     };
