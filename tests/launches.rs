@@ -25,6 +25,9 @@ mod first;
 mod history;
 #[path = "launches/kills.rs"]
 mod kills;
+#[path = "decisions/people.rs"]
+#[allow(dead_code)] // roles and refusals are for the tests of decisions
+mod people;
 #[path = "launches/plans.rs"]
 mod plans;
 #[path = "common/refusal.rs"]
