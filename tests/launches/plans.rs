@@ -138,8 +138,8 @@ async fn a_plan_that_is_edited_into_nonsense_holds_the_launch_and_its_triggers_g
     ensure!(stalled.contains("eror_rate"), "{stalled}");
     ensure!(condition(&held, "Ready").starts_with("True Serving"), "{}", condition(&held, "Ready"));
 
-    let began = begun.began_at.context("it has not begun")?;
-    while Timestamp::now().duration_since(began).as_secs() < 16 {
+    let since = begun.began_at.context("it has not begun")?;
+    while Timestamp::now().duration_since(since).as_secs() < 16 {
         tokio::time::sleep(std::time::Duration::from_millis(200)).await; // its stage is over by both plans
     }
     let still = agent.now().await?;
