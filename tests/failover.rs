@@ -1,5 +1,5 @@
-//! Several replicas, one leader: the fence around routes and Services, against real users and ServiceAccounts; and leaders
-//! that are killed, stopped, cut off and deposed while a launch runs.
+//! Several replicas, one leader: the fence around routes and Services, against users and ServiceAccounts with logins of
+//! their own; and leaders that are killed, stopped, cut off and deposed while a launch runs.
 //!
 //! Needs a whole cluster, see `common/cluster.rs`. The tests of `leaders` run one after the other, and leave as many
 //! replicas behind as they found.
@@ -17,6 +17,8 @@ mod fence;
 mod history;
 #[path = "failover/leaders.rs"]
 mod leaders;
+#[path = "common/login.rs"]
+mod login;
 #[path = "failover/operators.rs"]
 mod operators;
 #[path = "common/refusal.rs"]

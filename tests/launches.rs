@@ -27,6 +27,9 @@ mod history;
 mod kills;
 #[path = "launches/others.rs"]
 mod others;
+#[path = "decisions/people.rs"]
+#[allow(dead_code)] // roles and refusals are for the tests of decisions
+mod people;
 #[path = "launches/plans.rs"]
 mod plans;
 #[path = "common/refusal.rs"]

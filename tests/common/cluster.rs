@@ -347,6 +347,10 @@ impl Manifest {
         Ok(Self(agent))
     }
 
+    fn name(&self) -> anyhow::Result<&str> {
+        self.0["metadata"]["name"].as_str().context("the manifest has no name")
+    }
+
     /// The same with another value at a place, such as `/spec/replicas`.
     #[must_use]
     pub fn with(mut self, place: &str, value: Value) -> Self {
@@ -380,9 +384,19 @@ pub struct Agent {
 impl Agent {
     /// Applies an agent with its prompt, in a new namespace.
     pub async fn apply(cluster: &Cluster, manifest: Manifest) -> anyhow::Result<Self> {
-        let name = manifest.0["metadata"]["name"].as_str().context("the manifest has no name")?.to_owned();
-        let namespace = namespace(&cluster.client, &name).await?;
+        let namespace = namespace(&cluster.client, manifest.name()?).await?;
         let host = format!("{namespace}.example");
+        Self::apply_in(cluster, namespace, host, manifest).await
+    }
+
+    /// Applies another agent in the namespace of this one. They share the prompt: an edit of it launches both.
+    pub async fn beside(&self, manifest: Manifest) -> anyhow::Result<Self> {
+        let host = format!("{}.{}", manifest.name()?, self.host);
+        Self::apply_in(&self.cluster, self.namespace.clone(), host, manifest).await
+    }
+
+    async fn apply_in(cluster: &Cluster, namespace: String, host: String, manifest: Manifest) -> anyhow::Result<Self> {
+        let name = manifest.name()?.to_owned();
         let mut manifest = manifest.0;
         manifest["metadata"]["namespace"] = json!(namespace);
         if !manifest["spec"]["traffic"]["gateway"].is_null() {
@@ -616,8 +630,12 @@ pub fn condition(agent: &AgentDeployment, type_: &str) -> String {
 
 /// Names and weights of all backends of a route.
 pub fn backends(route: &DynamicObject) -> Vec<(String, i64)> {
-    let rules = route.data["spec"]["rules"].as_array().into_iter().flatten();
-    let backends = rules.flat_map(|rule| rule["backendRefs"].as_array().into_iter().flatten());
+    route.data["spec"]["rules"].as_array().into_iter().flatten().flat_map(backends_of).collect()
+}
+
+/// The same of one rule.
+pub fn backends_of(rule: &Value) -> Vec<(String, i64)> {
+    let backends = rule["backendRefs"].as_array().into_iter().flatten();
     let read = |backend: &Value| {
         (backend["name"].as_str().unwrap_or_default().to_owned(), backend["weight"].as_i64().unwrap_or(1))
     };

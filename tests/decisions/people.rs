@@ -30,10 +30,21 @@ pub async fn bind(cluster: &Cluster, namespace: &str, role: &str, user: &str) ->
 
 /// Makes a Role of these verbs on agents, with the right to decide.
 pub async fn role(cluster: &Cluster, namespace: &str, name: &str, verbs: &[&str]) -> anyhow::Result<()> {
+    role_on(cluster, namespace, name, verbs, &[]).await
+}
+
+/// The same on agents of these names only.
+pub async fn role_on(
+    cluster: &Cluster,
+    namespace: &str,
+    name: &str,
+    verbs: &[&str],
+    agents: &[&str],
+) -> anyhow::Result<()> {
     let role: Role = serde_json::from_value(json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": name},
         "rules": [
-            {"apiGroups": ["sluice.dev"], "resources": ["agentdeployments"], "verbs": verbs},
+            {"apiGroups": ["sluice.dev"], "resources": ["agentdeployments"], "resourceNames": agents, "verbs": verbs},
             {"apiGroups": ["sluice.dev"], "resources": ["launchdecisions", "launchdecisions/status"],
              "verbs": ["get", "create", "update", "patch"]},
         ],

@@ -1,11 +1,13 @@
-//! Who may decide: forgery, missing verbs, wildcards, edits, forged answers, and what deleting a decision does not do.
+//! Who may decide: forgery, missing verbs, wildcards, another agent, edits, forged answers, and that nobody deletes a decision.
 
 use anyhow::ensure;
+use kube::Api;
 use serde_json::json;
+use sluice::api::{DecisionState, LaunchDecision};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, PATIENCE, until};
 use crate::common::{namespace, remove_namespace};
-use crate::people::{bind, create, decision, kubectl, refused, role};
+use crate::people::{bind, create, decision, kubectl, refused, role, role_on};
 
 const CI: &str = "system:serviceaccount:default:ci";
 
@@ -66,6 +68,23 @@ async fn a_verb_that_a_wildcard_grants_is_warned_about() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn a_verb_on_one_agent_is_none_on_another() -> anyhow::Result<()> {
+    let cluster = Cluster::with_sluice().await?;
+    let place = namespace(&cluster.client, "another").await?;
+    role_on(&cluster, &place, "own-a", &["get", "abort"], &["a"]).await?;
+    bind(&cluster, &place, "own-a", "olga").await?;
+    create(&cluster, &place, "olga", &decision("a", "d", "Abort", "olga")).await?;
+    for other in ["b", "a-2"] {
+        let said = refused(&cluster, &place, "olga", &decision(other, "e", "Abort", "olga")).await?;
+        ensure!(
+            said.contains(&format!("olga may not abort agentdeployment {other}: that takes the verb abort")),
+            "{said}"
+        );
+    }
+    remove_namespace(&cluster.client, &place).await
+}
+
+#[tokio::test]
 async fn nobody_edits_a_decision_or_forges_its_answer() -> anyhow::Result<()> {
     let cluster = Cluster::with_sluice().await?;
     let place = namespace(&cluster.client, "forge").await?;
@@ -73,11 +92,18 @@ async fn nobody_edits_a_decision_or_forges_its_answer() -> anyhow::Result<()> {
     bind(&cluster, &place, "own-strong", "mallory").await?;
     create(&cluster, &place, "mallory", &decision("absent", "d", "Pause", "mallory")).await?;
 
-    let edit = json!({"spec": {"verb": "Abort"}}).to_string();
-    let patch = ["patch", "launchdecision", "d", "--type=merge", "-p", &edit];
-    let output = kubectl(&cluster, &place, "mallory", &patch, None).await?;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(!output.status.success() && said.contains("a decision is immutable: create another one"), "{said}");
+    for edit in
+        [json!({"verb": "Abort"}), json!({"agent": "another"}), json!({"by": "jane"}), json!({"reason": "none"})]
+    {
+        let edit = json!({"spec": edit}).to_string();
+        let patch = ["patch", "launchdecision", "d", "--type=merge", "-p", &edit];
+        let output = kubectl(&cluster, &place, "mallory", &patch, None).await?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(
+            !output.status.success() && said.contains("a decision is immutable: create another one"),
+            "{edit}: {said}"
+        );
+    }
 
     let forged = json!({"status": {"state": "Applied", "reason": "trust me"}}).to_string();
     let patch = ["patch", "launchdecision", "d", "--subresource=status", "--type=merge", "-p", &forged];
@@ -89,19 +115,52 @@ async fn nobody_edits_a_decision_or_forges_its_answer() -> anyhow::Result<()> {
         ensure!(!output.status.success() && said.contains("only Sluice answers a decision"), "{user}: {said}");
     }
 
-    // status cannot be smuggled in at creation either, and until Sluice has looked it says so
+    // status cannot be smuggled in at creation either; and no pass of an agent that is not there would ever answer
     let mut born_applied = decision("absent", "e", "Pause", "mallory");
     born_applied["status"] = json!({"state": "Applied", "reason": "trust me"});
-    create(&cluster, &place, "mallory", &born_applied).await?;
+    let born = ["create", "-f", "-", "-o", "jsonpath={.status.state}: {.status.reason}"];
+    let output = kubectl(&cluster, &place, "mallory", &born, Some(&born_applied)).await?;
+    ensure!(output.stdout == b"Pending: waiting for Sluice", "{output:?}");
+    let decisions = Api::<LaunchDecision>::namespaced(cluster.client.clone(), &place);
+    let ignored = |it: &LaunchDecision| it.status.as_ref().is_some_and(|it| it.state == DecisionState::Ignored);
+    for name in ["d", "e"] {
+        until(&decisions, name, "ignored", PATIENCE, ignored).await?;
+    }
     let shown = cluster.kubectl(&["-n", &place, "get", "launchdecisions"]).await?;
     let words: Vec<&str> = shown.lines().next().unwrap_or_default().split_whitespace().collect();
     ensure!(words == ["NAME", "AGENT", "VERB", "BY", "REVISION", "STATE", "REASON"], "{shown}");
-    let row = |name: &str| shown.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned();
-    for name in ["d ", "e "] {
-        ensure!(row(name).contains("Pending") && row(name).contains("waiting for Sluice"), "{shown}");
-    }
+    let why = format!("Ignored   there is no AgentDeployment absent in namespace {place}: see spec.agent");
+    ensure!(shown.matches(&why).count() == 2, "{shown}");
+    remove_namespace(&cluster.client, &place).await
+}
 
-    let deleted = kubectl(&cluster, &place, "mallory", &["delete", "launchdecision", "d"], None).await?;
-    ensure!(!deleted.status.success(), "no role of the chart deletes evidence");
+/// Everybody who has a role of the chart, `edit` and `admin` by aggregation, against a decision that each may read.
+#[tokio::test]
+async fn no_role_of_the_chart_edits_or_deletes_evidence() -> anyhow::Result<()> {
+    let cluster = Cluster::with_sluice().await?;
+    let place = namespace(&cluster.client, "evidence").await?;
+    let bound =
+        [("sluice-approver", "jane"), ("sluice-breakglass", "grace"), ("view", "bob"), ("edit", CI), ("admin", "ada")];
+    for (role, user) in bound {
+        bind(&cluster, &place, role, user).await?;
+    }
+    create(&cluster, &place, "jane", &decision("absent", "d", "Pause", "jane")).await?;
+    let all = format!("/apis/sluice.dev/v1alpha1/namespaces/{place}/launchdecisions");
+    let edit = json!({"metadata": {"labels": {"mine": "now"}}}).to_string();
+    for (role, user) in bound {
+        let looks = kubectl(&cluster, &place, user, &["get", "launchdecision", "d"], None).await?;
+        ensure!(looks.status.success(), "{role}: {}", String::from_utf8_lossy(&looks.stderr));
+        for (what, arguments) in [
+            ("cannot delete resource", &["delete", "launchdecision", "d"][..]),
+            ("cannot deletecollection resource", &["delete", "--raw", &all]),
+            ("cannot patch resource", &["patch", "launchdecision", "d", "--type=merge", "-p", &edit]),
+        ] {
+            let output = kubectl(&cluster, &place, user, arguments, None).await?;
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            ensure!(!output.status.success() && said.contains(what), "{role}: {arguments:?}: {said}");
+        }
+    }
+    let left = cluster.kubectl(&["-n", &place, "get", "launchdecision", "d", "-o", "name"]).await?;
+    ensure!(left == "launchdecision.sluice.dev/d\n", "{left}");
     remove_namespace(&cluster.client, &place).await
 }

@@ -153,6 +153,39 @@ async fn a_decision_about_a_former_agent_of_the_same_name_is_ignored() -> anyhow
     agent.done().await
 }
 
+/// Two agents of one namespace launch at the same time; jane may abort both and aborts one.
+#[tokio::test]
+async fn an_abort_of_one_agent_leaves_the_launch_of_another_alone() -> anyhow::Result<()> {
+    let cluster = Cluster::with_sluice().await?;
+    let hold = json!([{"name": "hold", "traffic": 10, "minDuration": "1h"}]);
+    let manifest = |name: &str| anyhow::Ok(Manifest::example(name)?.with("/spec/launch/stages", hold.clone()));
+    let one = Agent::apply(&cluster, manifest("one")?).await?;
+    let two = one.beside(manifest("two")?).await?;
+    bind(&cluster, &one.namespace, "sluice-breakglass", "jane").await?;
+    for agent in [&one, &two] {
+        agent.until_first_stable().await?;
+    }
+    one.prompt("Second.", &json!({})).await?; // it is the prompt of both
+    one.until_in_stage(2, "hold").await?;
+    let before = two.until_in_stage(2, "hold").await?;
+
+    let aborted = decide(&one, "abort", "Abort", &json!({})).await?;
+    ensure!(aborted.starts_with("Applied: one-2: "), "{aborted}");
+    one.until_ended(2, Outcome::RolledBack).await?;
+    // whatever the Abort did to the other one, its answer to a later decision comes after it
+    let later = decide(&two, "pause", "Pause", &json!({})).await?;
+    ensure!(later == "Applied: two-2 holds at 10% until Resume", "{later}");
+    let seen = two.now().await?;
+    let after = launch(&seen).context("no launch")?;
+    ensure!(
+        (after.number, after.phase, after.weight, after.began_at) == (2, before.phase, 10, before.began_at),
+        "{after:?}"
+    );
+    ensure!(share(&two.routes().get("two").await?, &after.revision) == 10, "its share changed");
+    ensure!(seen.status.is_some_and(|status| status.state.rejected.is_empty()), "its revision was rejected too");
+    one.done().await
+}
+
 /// The operator dies while it obeys: the decision takes effect once, and its answer is not lost.
 #[tokio::test]
 async fn a_decision_takes_effect_once_though_the_operator_is_killed_over_it() -> anyhow::Result<()> {

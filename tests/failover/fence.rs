@@ -1,15 +1,19 @@
-//! Annotations `sluice.dev/*` on routes and Services, against real users and ServiceAccounts.
+//! Annotations `sluice.dev/*` on routes and Services, against real users and ServiceAccounts: each has a login of its own, a
+//! certificate or a token, and nobody is impersonated.
+
+use std::collections::BTreeMap;
 
 use anyhow::{Context as _, ensure};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
-use kube::{Api, Client, ResourceExt as _};
+use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 use sluice::api::AgentDeployment;
 
 use crate::cluster::{Cluster, Manifest, PATIENCE, SYSTEM, http_routes, until};
 use crate::common::{namespace, remove_namespace};
+use crate::login::Login;
 
 /// Sluice's ServiceAccount, as its chart names it.
 fn sluice() -> String {
@@ -20,6 +24,7 @@ fn sluice() -> String {
 struct Place {
     cluster: Cluster,
     namespace: String,
+    logins: BTreeMap<String, Login>,
 }
 
 impl Place {
@@ -35,7 +40,12 @@ impl Place {
         let binding = json!({"metadata": {"name": "everything"}, "roleRef": role, "subjects": everybody});
         let bindings = Api::<RoleBinding>::namespaced(cluster.client.clone(), &namespace);
         bindings.create(&PostParams::default(), &serde_json::from_value(binding)?).await?;
-        let place = Self { cluster: cluster.clone(), namespace };
+        let mut logins = vec![Login::user(cluster, "alice").await?];
+        for (of, name) in [(&*namespace, "gateway"), (SYSTEM, "default"), (SYSTEM, "sluice")] {
+            logins.push(Login::account(cluster, of, name).await?);
+        }
+        let logins = logins.into_iter().map(|login| (login.name.clone(), login)).collect();
+        let place = Self { cluster: cluster.clone(), namespace, logins };
         place.until_fenced().await?;
         Ok(place)
     }
@@ -54,15 +64,17 @@ impl Place {
         Ok(())
     }
 
+    fn login(&self, user: &str) -> anyhow::Result<&Login> {
+        self.logins.get(user).with_context(|| format!("{user} has no login"))
+    }
+
     /// Routes and Services as this user sees them.
     async fn of(&self, user: &str, kind: &str) -> anyhow::Result<Api<DynamicObject>> {
-        let mut config = kube::Config::infer().await?;
-        config.auth_info.impersonate = Some(user.to_owned());
         let kind = match kind {
             "HTTPRoute" => http_routes(),
             _ => kube::api::ApiResource::erase::<Service>(&()),
         };
-        Ok(Api::namespaced_with(Client::try_from(config)?, &self.namespace, &kind))
+        Ok(Api::namespaced_with(self.login(user)?.client().await?, &self.namespace, &kind))
     }
 
     /// A route or Service as Sluice writes it, under epoch 7.
@@ -159,22 +171,21 @@ async fn nobody_but_sluice_writes_its_annotations_and_everything_else_is_free() 
         refused(alice.create(&PostParams::default(), &serde_json::from_value(forged)?).await, ONLY_SLUICE)?;
         alice.create(&PostParams::default(), &serde_json::from_value(bare(kind, "plain"))?).await?;
 
-        apply_keeps_them(&cluster, &place, kind).await?;
+        apply_keeps_them(&place, kind).await?;
         alice.delete("a", &DeleteParams::default()).await?;
     }
     place.end().await
 }
 
 /// A manifest from Git, without our annotations: client-side and server-side apply work, and take nothing away.
-async fn apply_keeps_them(cluster: &Cluster, place: &Place, kind: &str) -> anyhow::Result<()> {
+async fn apply_keeps_them(place: &Place, kind: &str) -> anyhow::Result<()> {
     for side in ["--server-side=false", "--server-side=true"] {
         let mut manifest = bare(kind, "a");
         manifest["metadata"]["annotations"] = json!({"from": "git"});
-        let arguments = ["apply", "--as=alice", "-n", &place.namespace, side, "--force-conflicts=true", "-f", "-"];
+        let arguments = ["apply", side, "--force-conflicts=true", "-f", "-"];
         let arguments: Vec<&str> =
             arguments.into_iter().filter(|word| *word != "--force-conflicts=true" || side.ends_with("true")).collect();
-        let output = cluster.run("KUBECTL", &arguments, Some(&manifest.to_string())).await?;
-        ensure!(output.status.success(), "{side}: {}", String::from_utf8_lossy(&output.stderr));
+        place.login("alice")?.done(&place.namespace, &arguments, Some(&manifest)).await?;
         let found = place.of("alice", kind).await?.get("a").await?;
         ensure!(found.annotations().get("sluice.dev/epoch").map(String::as_str) == Some("7"), "{:?}", found.metadata);
         ensure!(found.annotations().get("from").map(String::as_str) == Some("git"), "{:?}", found.metadata);

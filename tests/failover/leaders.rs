@@ -3,12 +3,13 @@
 
 use anyhow::{Context as _, ensure};
 use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt as _;
 use kube::api::{Api, DynamicObject, PostParams};
-use kube::{Client, ResourceExt as _};
 use serde_json::json;
 use sluice::api::{Outcome, Phase};
 
 use crate::cluster::{Cluster, Manifest, SYSTEM, launch, share, sum_of};
+use crate::login::Login;
 use crate::operators::{Leader, Reigns, delete_the_lease, leaders, with_replicas};
 use crate::refusal::Refusal;
 use crate::scene::{Scene, within_promise};
@@ -209,10 +210,9 @@ async fn a_leader_below_the_epoch_on_a_route_refuses_its_own_write_until_it_is_a
 
 /// Writes an epoch on the agent's route as Sluice itself, for nobody else may.
 async fn write_epoch(scene: &Scene, epoch: u64) -> anyhow::Result<()> {
-    let mut config = kube::Config::infer().await?;
-    config.auth_info.impersonate = Some(format!("system:serviceaccount:{SYSTEM}:sluice"));
+    let sluice = Login::account(&scene.agent.cluster, SYSTEM, "sluice").await?;
     let kind = crate::cluster::http_routes();
-    let routes = Api::<DynamicObject>::namespaced_with(Client::try_from(config)?, &scene.agent.namespace, &kind);
+    let routes = Api::<DynamicObject>::namespaced_with(sluice.client().await?, &scene.agent.namespace, &kind);
     let mut route = routes.get(&scene.agent.name).await?;
     route.annotations_mut().insert("sluice.dev/epoch".to_owned(), epoch.to_string());
     routes.replace(&scene.agent.name, &PostParams::default(), &route).await?;

@@ -1,5 +1,6 @@
 //! A user's own HTTPRoute: shared, contested, put back.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -11,7 +12,8 @@ use serde_json::{Value, json};
 use sluice::api::{AgentDeployment, Outcome};
 use sluice::traffic::HTTPRoute;
 
-use crate::cluster::{Agent, Cluster, Manifest, PATIENCE, condition, launch, share, until, until_none};
+use crate::cluster::{Agent, Cluster, Manifest, PATIENCE, backends_of, condition, launch, share, until, until_none};
+use crate::history::{History, Seen};
 use crate::{half_fails, holding, shared};
 
 /// Who applies the route, as a GitOps tool would.
@@ -77,10 +79,10 @@ async fn a_users_route_is_shared_and_comes_back_byte_for_byte_and_no_request_is_
     let (_turn, cluster) = shared().await?;
     let (agent, git) = sharing(&cluster, Manifest::example("adopts")?).await?;
     agent.until_first_stable().await?;
-    let load = agent.load(40).await?;
+    let (history, load) = (History::on(&agent, "shop", &["foreign"]), agent.load(40).await?);
 
     agent.prompt("Refund what was paid. Be friendly.", &json!({})).await?;
-    agent.until_in_stage(2, "tenth").await?;
+    let second = agent.until_in_stage(2, "tenth").await?.revision;
     let shared = agent.routes().get("shop").await?;
     ensure!(weights(&shared, 0) == [90, 10], "{:?}", weights(&shared, 0));
     ensure!(weights(&shared, 1) == [100, 270, 30], "{:?}", weights(&shared, 1));
@@ -88,16 +90,40 @@ async fn a_users_route_is_shared_and_comes_back_byte_for_byte_and_no_request_is_
     ensure!(shared.owner_references().is_empty() && shared.labels().is_empty(), "{:?}", shared.metadata);
     agent.until_ended(2, Outcome::Succeeded).await?;
     until_at_rest(&agent, &git).await?;
+    ensure!(history.shares(&second) == [0, 10, 50, 100, 0], "{second} had {:?}", history.shares(&second));
 
     agent.prompt("Be generous.", &half_fails()).await?;
-    agent.until_ended(3, Outcome::RolledBack).await?;
+    let bad = agent.until_ended(3, Outcome::RolledBack).await?.revision;
     let rested = until_at_rest(&agent, &git).await?;
+    history.ensure_bounded(&[("tenth", 10), ("half", 50)])?;
+    ensure!(history.shares(&bad) == [0, 10, 0], "{bad} had {:?}", history.shares(&bad));
+    ensure_only_its_own_changed(&history, &git)?;
     let said = rested.annotations().get("sluice.dev/adopts.decision").cloned();
     ensure!(said.as_deref() == Some("RolledBack"), "{:?}", rested.annotations());
     let answers = load.stop().await;
     println!("adopted: {} requests, {} lost", answers.sent, answers.lost);
     ensure!(answers.lost == 0, "{:?}", answers.losses);
     agent.done().await
+}
+
+/// At every version of the route: only the agent's part of the backends of its two rules is not what Git says.
+fn ensure_only_its_own_changed(history: &History, git: &Value) -> anyhow::Result<()> {
+    let without = |spec: &Value| {
+        let mut spec = spec.clone();
+        for rule in [0, 1] {
+            spec["rules"][rule]["backendRefs"].take();
+        }
+        spec
+    };
+    let specs = history.specs();
+    ensure!(specs.len() > 6, "only {} versions were seen", specs.len());
+    for spec in &specs {
+        ensure!(without(spec) == without(git), "{spec} is more than the agent's part of\n{git}");
+        let both = backends_of(&spec["rules"][1]);
+        let of = |what: &dyn Fn(&str) -> bool| both.iter().filter(|(name, _)| what(name)).map(|(_, w)| w).sum::<i64>();
+        ensure!(4 * of(&|name| name == "foreign") == of(&|_| true), "the other Service has not its quarter: {spec}");
+    }
+    Ok(())
 }
 
 #[tokio::test]
@@ -190,17 +216,50 @@ fn gitops(agent: &Agent, client_side: bool) -> anyhow::Result<tokio::task::JoinH
     }))
 }
 
+/// Three shares were tried, and from the moment that the launch gave way nobody changed the route: it is as Git has it.
+fn ensure_nothing_flaps(history: &History, canary: &str, git: &Value) -> anyhow::Result<()> {
+    let (mut tries, mut rests, mut gave_way) = (BTreeSet::new(), None, false);
+    for version in history.versions() {
+        match version.seen {
+            Seen::Agent(agent) => {
+                let contested = launch(&agent).filter(|launch| launch.contest.as_ref().is_some_and(|it| it.times >= 3));
+                gave_way |= contested.is_some_and(|launch| launch.weight == 0);
+            }
+            Seen::Route(route) => {
+                // what a gateway answers changes neither of these
+                let written = (route.metadata.generation, route.annotations().clone());
+                if gave_way {
+                    ensure!(route.data["spec"] == *git, "{} after the launch gave way", route.data["spec"]);
+                    ensure!(
+                        rests.as_ref() == Some(&written),
+                        "{written:?} after the launch gave way, before: {rests:?}"
+                    );
+                } else if share(&route, canary) > 0 {
+                    tries.insert(written.0);
+                }
+                rests = Some(written);
+            }
+            Seen::Service(_) => {}
+        }
+    }
+    ensure!(gave_way && (1..=3).contains(&tries.len()), "gave way: {gave_way}, after shares in versions {tries:?}");
+    Ok(())
+}
+
 async fn contested(name: &str, client_side: bool, who: &str) -> anyhow::Result<()> {
     let (_turn, cluster) = shared().await?;
     let (agent, git) = sharing(&cluster, holding(name)?).await?;
     let first = agent.until_first_stable().await?;
-    let load = agent.load(20).await?;
+    let (history, load) = (History::on(&agent, "shop", &["foreign"]), agent.load(20).await?);
     let git_loop = gitops(&agent, client_side)?;
     agent.prompt("Second.", &json!({})).await?;
     let words = format!("True RouteContested {who} overwrites the shared backends");
     agent.until("contested", |agent| condition(agent, "Stalled").starts_with(&words)).await?;
     until_at_rest(&agent, &git).await?;
     ensure!(launch(&agent.now().await?).is_some_and(|launch| launch.weight == 0), "it still has a weight");
+    tokio::time::sleep(Duration::from_secs(20)).await; // nothing should happen, while the loop goes on
+    let canary = launch(&agent.now().await?).context("no launch")?.revision.clone();
+    ensure_nothing_flaps(&history, &canary, &git)?;
 
     git_loop.abort();
     agent.until("shared again", |agent| launch(agent).is_some_and(|l| l.weight == 10 && l.began_at.is_some())).await?;

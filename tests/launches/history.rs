@@ -10,10 +10,11 @@ use kube::api::DynamicObject;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::watch_object;
 use kube::{Api, Resource, ResourceExt as _};
+use serde_json::Value;
 use sluice::api::{AgentDeployment, Launch, Phase, REVISION_LABEL};
 use tokio::task::JoinSet;
 
-use crate::cluster::{Agent, Steady, backends, launch, share};
+use crate::cluster::{Agent, Steady, backends, backends_of, launch};
 
 /// One version of one object.
 #[derive(Clone, Debug)]
@@ -40,23 +41,30 @@ pub enum Seen {
 /// Watches that run until this is dropped.
 pub struct History {
     agent: String,
+    others: Vec<String>,
     versions: Arc<Mutex<Vec<Version>>>,
     _watches: JoinSet<()>,
 }
 
 impl History {
-    /// Begins to watch.
+    /// Begins to watch, with the route that Sluice made.
     pub fn of(agent: &Agent) -> Self {
+        Self::on(agent, &agent.name, &[])
+    }
+
+    /// Begins to watch, with a route of the user's, which sends to these Services of others too.
+    pub fn on(agent: &Agent, route: &str, others: &[&str]) -> Self {
         let versions = Arc::<Mutex<Vec<Version>>>::default();
         let mut watches = JoinSet::new();
         watches.spawn(follow(agent.api(), agent.name.clone(), versions.clone(), |agent| Seen::Agent(Box::new(agent))));
-        watches
-            .spawn(follow(agent.routes(), agent.name.clone(), versions.clone(), |route| Seen::Route(Box::new(route))));
+        let seen = |route| Seen::Route(Box::new(route));
+        watches.spawn(follow(agent.routes(), route.to_owned(), versions.clone(), seen));
         watches.spawn(follow(agent.all::<Service>(), agent.name.clone(), versions.clone(), |service| {
             let selector = service.spec.and_then(|spec| spec.selector).unwrap_or_default();
             Seen::Service(selector.get(REVISION_LABEL).cloned())
         }));
-        Self { agent: agent.name.clone(), versions, _watches: watches }
+        let others = others.iter().map(|&name| name.to_owned()).collect();
+        Self { agent: agent.name.clone(), others, versions, _watches: watches }
     }
 
     /// All versions so far, in order.
@@ -86,10 +94,19 @@ impl History {
         all
     }
 
+    /// The specs of the route, one after the other.
+    pub fn specs(&self) -> Vec<Value> {
+        let specs = self.versions().into_iter().filter_map(|version| match version.seen {
+            Seen::Route(route) => Some(route.data["spec"].clone()),
+            _ => None,
+        });
+        specs.collect()
+    }
+
     /// The shares that a revision had in the route, one after the other.
     pub fn shares(&self, revision: &str) -> Vec<i64> {
         let shares = self.versions().into_iter().filter_map(|version| match version.seen {
-            Seen::Route(route) => Some(share(&route, revision)),
+            Seen::Route(route) => Some(self.largest(&route, revision)),
             _ => None,
         });
         let mut all: Vec<i64> = shares.collect();
@@ -111,7 +128,7 @@ impl History {
     /// When the route was first seen without this revision, after it had a share.
     pub fn fell_at(&self, revision: &str) -> Option<Timestamp> {
         let routes = self.versions().into_iter().filter_map(|version| match version.seen {
-            Seen::Route(route) => Some((version.at, share(&route, revision))),
+            Seen::Route(route) => Some((version.at, self.largest(&route, revision))),
             _ => None,
         });
         let mut routes = routes.skip_while(|(_, share)| *share == 0);
@@ -128,7 +145,7 @@ impl History {
                 Seen::Service(_) => {}
                 Seen::Route(route) => {
                     let Some(launch) = known.as_deref().and_then(launch) else { continue };
-                    let found = share(&route, &launch.revision);
+                    let found = self.largest(&route, &launch.revision);
                     let allowed = allowed(launch, plan, last);
                     ensure!(
                         found <= allowed,
@@ -146,10 +163,28 @@ impl History {
         Ok(())
     }
 
+    /// The largest share that a revision has in a rule, of what that rule leaves to the agent.
+    fn largest(&self, route: &DynamicObject, revision: &str) -> i64 {
+        let rules = route.data["spec"]["rules"].as_array().into_iter().flatten();
+        let share = |rule: &Value| {
+            let mut own = backends_of(rule);
+            own.retain(|(name, _)| !self.others.contains(name));
+            let sum =
+                |of: &dyn Fn(&str) -> bool| own.iter().filter(|(name, _)| of(name)).map(|(_, weight)| weight).sum();
+            let (all, revisions): (i64, i64) = (sum(&|_| true), sum(&|name| name.ends_with(revision)));
+            if all == 0 { 0 } else { (100 * revisions + all - 1) / all }
+        };
+        rules.map(share).max().unwrap_or_default()
+    }
+
     fn ensure_no_stranger(&self, route: &DynamicObject, launch: &Launch) -> anyhow::Result<()> {
         for (name, weight) in backends(route) {
             let stable = launch.stable.as_ref().is_some_and(|stable| name.ends_with(stable.as_str()));
-            let known = name == self.agent || stable || name.ends_with(&launch.revision) || weight == 0;
+            let known = name == self.agent
+                || self.others.contains(&name)
+                || stable
+                || name.ends_with(&launch.revision)
+                || weight == 0;
             ensure!(known, "{weight} for {name} in launch {}", launch.id);
         }
         Ok(())

@@ -1,4 +1,5 @@
-//! A HorizontalPodAutoscaler works on the agent, and a quota that cannot hold both revisions is told.
+//! A HorizontalPodAutoscaler works on the agent, `kubectl scale` to nothing and back, and a quota that cannot hold both
+//! revisions is told.
 
 use std::time::Duration;
 
@@ -64,6 +65,54 @@ async fn an_autoscaler_is_followed_in_mid_launch_and_never_fought() -> anyhow::R
     );
     let answers = load.stop().await;
     ensure!(answers.lost == 0 && answers.errors() == 0, "{:?}", answers.losses);
+    agent.done().await
+}
+
+/// `kubectl scale` to nothing and back, twice: at rest, which ends every pod, and with a canary beside, which loses its own.
+#[tokio::test]
+async fn an_agent_behind_a_gateway_is_scaled_to_nothing_and_back() -> anyhow::Result<()> {
+    let (_turn, cluster) = shared().await?;
+    let agent = Agent::apply(&cluster, holding("nothing")?.with("/spec/replicas", json!(1))).await?;
+    let first = agent.until_first_stable().await?;
+    let history = History::of(&agent);
+    let scale = async |count: i32| {
+        let count = format!("--replicas={count}");
+        cluster.kubectl(&["-n", &agent.namespace, "scale", "agd/nothing", &count]).await
+    };
+    let ready = |words: &'static str| move |agent: &AgentDeployment| condition(agent, "Ready").starts_with(words);
+
+    agent.load(20).await?.stop().await;
+    scale(0).await?;
+    agent.until_sized(&first, 0).await?;
+    let asleep = agent.until("asleep", ready("True ScaledToZero 0/0 pods")).await?;
+    ensure!(condition(&asleep, "Stalled").starts_with("False"), "{}", condition(&asleep, "Stalled"));
+    ensure!(stable(&asleep) == Some(&*first), "{:?}", stable(&asleep));
+    scale(2).await?;
+    agent.until("awake", ready("True Serving 2/2 pods")).await?;
+    let load = agent.load(20).await?; // begins with the first answer
+    agent.prompt("Second.", &json!({})).await?;
+    let before = agent.until_in_stage(2, "hold").await?;
+
+    scale(0).await?; // stable keeps what it had when the launch began
+    let held = |agent: &AgentDeployment| {
+        launch(agent).is_some_and(|l| {
+            l.weight == 0 && l.message.as_deref() == Some("held: spec.replicas is 0, so nothing can be judged")
+        })
+    };
+    agent.until("held", held).await?;
+    agent.until_sized(&before.revision, 0).await?;
+    ensure!(agent.size(&first).await? == 2, "stable has {} pods", agent.size(&first).await?);
+    scale(2).await?;
+    let back = |agent: &AgentDeployment| launch(agent).is_some_and(|l| l.weight == 10 && l.began_at > before.began_at);
+    let back = agent.until("in its stage anew", back).await?;
+    let after = launch(&back).context("no launch")?;
+    ensure!((after.number, &after.revision, after.entered_at) == (2, &before.revision, before.entered_at), "{after:?}");
+    agent.prompt("Refund what was paid.", &json!({})).await?;
+    agent.until_ended(2, Outcome::Aborted).await?;
+    let answers = load.stop().await;
+    ensure!(answers.lost == 0 && answers.answered_by(&first) > 0, "{:?}", answers.losses);
+    history.ensure_bounded(&[("hold", 10)])?;
+    ensure!(history.selected() == [first], "the Service moved to {:?}", history.selected());
     agent.done().await
 }
 
