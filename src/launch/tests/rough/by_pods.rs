@@ -445,7 +445,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(cases(400))]
+    #![proptest_config(cases(200))]
 
     #[test]
     fn the_promises_hold_in_rough_weather_by_pods(sim in agent_shared(true), weather in prop::collection::vec(weather(), 1..250)) {
