@@ -19,7 +19,7 @@ fn set(name: &str) -> Option<u64> {
 fn bounds() -> Bounds {
     Bounds {
         width: set("SLUICE_MODEL_WIDTH").map_or(4000, |width| usize::try_from(width).unwrap()),
-        time: Duration::from_secs(set(SECONDS).unwrap_or(300)),
+        time: Duration::from_secs(set(SECONDS).unwrap_or(600)),
         memory: set(MEMORY_MB).unwrap_or(2048) << 20,
         rest: 199,
     }

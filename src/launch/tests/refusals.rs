@@ -344,7 +344,7 @@ fn pods_that_are_the_share_make_no_more_of_it_in_whatever_order_their_sizes_are_
         assert_eq!(broken(&sim, ask(ochre, teal)), kept, "{ochre} and {teal}");
     }
     assert_eq!(
-        broken(&sim, |step| step.wanted.sizes.retain(|revision, _| revision != OCHRE)),
+        broken(&sim, |step| step.wanted.sizes.retain(|name, _| name != OCHRE)),
         "PodsWithinShare",
         "none are left"
     );

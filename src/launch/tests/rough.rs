@@ -3,7 +3,9 @@
 //!
 //! An operator writes here as the shell does (`controller/reconcile.rs`), write by write and with its guards. Each decision
 //! and each write that gives somebody more is asked all promises of `launch/promises.rs`. The model check does the same for
-//! every order of few events; here are long lives with many.
+//! every order of few events; here are long lives with many. Where pods make the shares is [`by_pods`].
+
+mod by_pods;
 
 use std::collections::VecDeque;
 
