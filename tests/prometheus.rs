@@ -136,7 +136,7 @@ impl Prometheus {
     async fn reading(&self, metric: &MetricDefinition, key: &RevisionKey) -> Option<Reading> {
         let query = Query::compile(metric, Some(Duration::from_secs(30))).unwrap();
         let revisions = BTreeSet::from([key.revision.clone(), "5ab1e00000".to_owned()]);
-        let text = query.text(&self.source, &revisions);
+        let text = query.text(&self.source, &BTreeSet::from([key.namespace.clone()]), &revisions);
         let answer = Client::new(self.source.clone()).unwrap().ask(&text, Timestamp::now()).await;
         match answer {
             Ok(answer) => {
@@ -314,7 +314,7 @@ async fn a_dated_gauge_tells_when_it_was_scraped(prometheus: &Prometheus) {
     let asked = BTreeSet::from(["0c0ffee000".to_owned()]);
     for behind in [0, 3] {
         let at = Timestamp::now() + k8s_openapi::jiff::SignedDuration::from_secs(behind);
-        let answer = client.ask(&query.text(client.source(), &asked), at).await.unwrap();
+        let answer = client.ask(&query.text(client.source(), &support(), &asked), at).await.unwrap();
         let sample = answer.of(&key("refund", "0c0ffee000"));
         assert_eq!(sample.reading(&metric).value, known("6"));
         let age = at.duration_since(sample.taken().unwrap()).as_secs_f64();
@@ -323,17 +323,21 @@ async fn a_dated_gauge_tells_when_it_was_scraped(prometheus: &Prometheus) {
     }
 }
 
+fn support() -> BTreeSet<String> {
+    BTreeSet::from(["support".to_owned()])
+}
+
 async fn a_preflight_names_what_is_missing(prometheus: &Prometheus) {
     let client = Client::new(prometheus.source.clone()).unwrap();
     let query = Query::compile(&standard("policy_bypasses"), None).unwrap();
     let asked = BTreeSet::from(["0000000000".to_owned()]);
-    let answer = client.ask(&query.text(client.source(), &asked), Timestamp::now()).await.unwrap();
+    let answer = client.ask(&query.text(client.source(), &support(), &asked), Timestamp::now()).await.unwrap();
     let said = preflight(client.source(), &answer, &key("refund", "0000000000")).unwrap();
     assert_eq!(said, "source default sees no pod of revision 0000000000: is it scraped?");
 
     let mut blind = prometheus.source.clone();
     "rev".clone_into(&mut blind.labels.revision);
-    let answer = client.ask(&query.text(&blind, &asked), Timestamp::now()).await.unwrap();
+    let answer = client.ask(&query.text(&blind, &support(), &asked), Timestamp::now()).await.unwrap();
     let said = preflight(&blind, &answer, &key("refund", "0000000000")).unwrap();
     assert!(said.contains("no series of up carry a revision (labels namespace, agent, rev)"), "{said}");
 }

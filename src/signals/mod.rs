@@ -14,6 +14,7 @@ mod selector;
 mod source;
 #[cfg(test)]
 mod testing;
+mod turns;
 
 pub use judge::judge;
 pub use metrics::SamplerMetrics;

@@ -1,7 +1,8 @@
 //! What is asked: one grouped PromQL query per metric and window, for all agents at once.
 //!
 //! Every query has named parts (the label `sluice_part`) joined with `or`, so that all numbers of one metric are of one
-//! instant. It asks for the watched revisions only: agents that do not launch cost nothing and disturb nobody.
+//! instant. It asks for the watched revisions in their namespaces only: agents that do not launch cost nothing, and equal
+//! manifests elsewhere, which have equal revisions, disturb nobody.
 //! The text is made of what the parser understood, never of what somebody wrote. Must not know thresholds, or who asks.
 
 use std::collections::BTreeSet;
@@ -121,9 +122,9 @@ impl Query {
         Self { dated: true, ..self }
     }
 
-    /// The PromQL text for some revisions of a source.
-    pub fn text(&self, source: &Source, revisions: &BTreeSet<String>) -> String {
-        let ask = Ask::new(source, revisions);
+    /// The PromQL text for some revisions in some namespaces of a source.
+    pub fn text(&self, source: &Source, namespaces: &BTreeSet<String>, revisions: &BTreeSet<String>) -> String {
+        let ask = Ask::new(source, namespaces, revisions);
         let mut parts = self.parts(&ask);
         parts.push((Part::Pods, ask.pods(&source.presence)));
         let parts: Vec<String> = parts
@@ -184,28 +185,34 @@ fn quantile(ask: &Ask, histogram: &Selector, q: Decimal, window: &str) -> Vec<(P
 /// What every part of a query shares: whose series, grouped by what.
 struct Ask<'a> {
     by: String,
+    namespace: &'a str,
     revision: &'a str,
     pod: Option<&'a str>,
+    namespaces: String,
     revisions: String,
 }
 
 impl<'a> Ask<'a> {
-    fn new(source: &'a Source, revisions: &BTreeSet<String>) -> Self {
+    fn new(source: &'a Source, namespaces: &BTreeSet<String>, revisions: &BTreeSet<String>) -> Self {
         let labels = &source.labels;
-        // Hashes are hexadecimal; anything else could not be a revision, and could be more than a name.
-        let plain = |revision: &&str| revision.chars().all(|c| c.is_ascii_alphanumeric()) && !revision.is_empty();
-        let revisions: Vec<&str> = revisions.iter().map(String::as_str).filter(plain).collect();
+        // Hashes are hexadecimal and namespaces DNS labels; anything else could be more than a name.
+        let any = |names: &BTreeSet<String>| {
+            let plain = |name: &&str| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') && !name.is_empty();
+            names.iter().map(String::as_str).filter(plain).collect::<Vec<_>>().join("|")
+        };
         Self {
             by: format!("{}, {}, {}", labels.namespace, labels.agent, labels.revision),
+            namespace: &labels.namespace,
             revision: &labels.revision,
             pod: labels.pod.as_deref(),
-            revisions: revisions.join("|"),
+            namespaces: any(namespaces),
+            revisions: any(revisions),
         }
     }
 
     /// The series of the asked revisions only.
     fn only(&self, series: &Selector) -> Selector {
-        series.and(self.revision, "=~", &self.revisions)
+        series.and(self.revision, "=~", &self.revisions).and(self.namespace, "=~", &self.namespaces)
     }
 
     fn across(&self, how: &str, what: &str) -> String {
@@ -283,6 +290,10 @@ mod tests {
         parse_sources(&format!("- {{name: default, url: 'http://p:9090'{more}}}")).unwrap().remove(0)
     }
 
+    fn namespaces() -> BTreeSet<String> {
+        ["support".to_owned(), "growth-2".to_owned()].into()
+    }
+
     fn revisions() -> BTreeSet<String> {
         ["5ab1e00000".to_owned(), "0c0ffee000".to_owned()].into()
     }
@@ -292,7 +303,11 @@ mod tests {
     }
 
     fn text(name: &str, more: &str) -> String {
-        Query::compile(&standard(name), Some(Duration::from_mins(1))).unwrap().text(&source(more), &revisions())
+        Query::compile(&standard(name), Some(Duration::from_mins(1))).unwrap().text(
+            &source(more),
+            &namespaces(),
+            &revisions(),
+        )
     }
 
     const PODS: &str = r#"label_replace(count by (namespace, agent, revision) (up{revision!=""} == 1), "sluice_part", "pods", "", "")"#;
@@ -300,8 +315,8 @@ mod tests {
     #[test]
     fn a_dated_query_asks_for_the_oldest_sample_of_each_revision() {
         let query = Query::compile(&standard("runs_in_flight"), None).unwrap().dated();
-        let text = query.text(&source(""), &["teal".to_owned()].into());
-        let series = r#"agent_runs_in_flight{revision=~"teal"}"#;
+        let text = query.text(&source(""), &["support".to_owned()].into(), &["teal".to_owned()].into());
+        let series = r#"agent_runs_in_flight{revision=~"teal",namespace=~"support"}"#;
         let taken = format!(
             r#"label_replace(min by (namespace, agent, revision) (timestamp({series})), "sluice_part", "taken", "", "")"#
         );
@@ -310,7 +325,7 @@ mod tests {
 
     #[test]
     fn each_kind_of_metric_is_one_query_of_named_parts() {
-        let who = r#"revision=~"0c0ffee000|5ab1e00000""#;
+        let who = r#"revision=~"0c0ffee000|5ab1e00000",namespace=~"growth-2|support""#;
         let by = "by (namespace, agent, revision)";
         let part = |text: &str, part: &str| format!(r#"label_replace({text}, "sluice_part", "{part}", "", "")"#);
         let runs = r#"{gen_ai_operation_name="invoke_agent","#;
@@ -375,11 +390,11 @@ mod tests {
         let text = text("runs_in_flight", more);
         assert_eq!(
             text,
-            r#"label_replace(sum by (ns, app, rev) (agent_runs_in_flight{rev=~"0c0ffee000|5ab1e00000"}), "sluice_part", "value", "", "") or label_replace(count by (ns, app, rev) (count by (ns, app, rev, pod) (target_info{job="agents",rev!=""} == 1)), "sluice_part", "pods", "", "")"#
+            r#"label_replace(sum by (ns, app, rev) (agent_runs_in_flight{rev=~"0c0ffee000|5ab1e00000",ns=~"growth-2|support"}), "sluice_part", "value", "", "") or label_replace(count by (ns, app, rev) (count by (ns, app, rev, pod) (target_info{job="agents",rev!=""} == 1)), "sluice_part", "pods", "", "")"#
         );
         for (window, expected) in [(90_000, "[90s]"), (1500, "[1500ms]"), (3_600_000, "[3600s]")] {
             let query = Query::compile(&standard("success_rate"), Some(Duration::from_millis(window))).unwrap();
-            assert!(query.text(&source(""), &revisions()).contains(expected));
+            assert!(query.text(&source(""), &namespaces(), &revisions()).contains(expected));
         }
     }
 
@@ -387,8 +402,8 @@ mod tests {
     fn what_cannot_be_a_revision_is_not_asked_for() {
         let query = Query::compile(&standard("policy_bypasses"), None).unwrap();
         let odd = ["abc".to_owned(), ".*".to_owned(), "a|b".to_owned(), "x\"} or y{a=\"".to_owned(), String::new()];
-        let text = query.text(&source(""), &odd.into());
-        assert!(text.contains(r#"{revision=~"abc"}"#), "{text}");
+        let text = query.text(&source(""), &odd.clone().into(), &odd.into());
+        assert!(text.contains(r#"{revision=~"abc",namespace=~"abc"}"#), "{text}");
     }
 
     #[test]

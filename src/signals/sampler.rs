@@ -3,6 +3,9 @@
 //!
 //! It runs only while somebody is watched. It holds answers, never decisions: what it forgets in a restart it asks again.
 //! The lock is held for moments, never across an await.
+//!
+//! Agents that ask the same share one query, and must not share its fate. A query that fails is asked again in halves of
+//! its agents, down to one; who answers long enough shares again. Namespaces take turns at a source (`turns`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,7 +15,7 @@ use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use rust_decimal::prelude::ToPrimitive as _;
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -25,13 +28,20 @@ use super::prometheus::{Client, ClientError};
 use super::query::Query;
 use super::sample::{Answer, Number, Reading, RevisionKey, Sample, preflight};
 use super::source::Source;
+use super::turns::Turns;
 
-/// So many queries are under way at a source at once.
-const CONCURRENCY: usize = 4;
 /// An agent is never asked about more often.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 /// Nor more seldom.
 const LONGEST_INTERVAL: Duration = Duration::from_hours(24);
+/// The part of a query that all agents share who had no failure of late.
+const SHARED: u64 = 0;
+/// After so many answers in a row an agent shares again.
+const APART: u32 = 30;
+/// A query is in no more parts that fail, so that a dead source is not asked ever more.
+const MOST_PARTS: usize = 32;
+/// So many of them may tell the agents of a namespace apart: the rest is for telling namespaces apart.
+const MOST_PARTS_WITHIN: usize = 16;
 
 /// An agent: namespace and name.
 pub type AgentKey = (String, String);
@@ -70,7 +80,7 @@ impl Watch {
 
 /// Asks the sources and remembers the last answers.
 pub struct Sampler {
-    sources: BTreeMap<String, Asked>,
+    sources: BTreeMap<String, Client>,
     wake: mpsc::Sender<AgentKey>,
     metrics: SamplerMetrics,
     now: Now,
@@ -80,17 +90,14 @@ pub struct Sampler {
     changed: Notify,
 }
 
-/// A source with its client.
-struct Asked {
-    client: Client,
-    permits: Semaphore,
-}
-
 #[derive(Default)]
 struct State {
     agents: BTreeMap<AgentKey, Watched>,
     in_flight: BTreeSet<Ask>,
     to_wake: BTreeSet<AgentKey>,
+    turns: Turns,
+    /// How many parts there were so far: each has its own number.
+    parts: u64,
 }
 
 /// The metrics that are shares of all runs.
@@ -101,6 +108,17 @@ const RUN_METRICS: [&str; 2] = ["success_rate", "error_rate"];
 struct Ask {
     source: String,
     query: Query,
+    /// The agents that ask it together.
+    part: u64,
+}
+
+/// For whom a query is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Whom {
+    revisions: BTreeSet<String>,
+    namespaces: BTreeSet<String>,
+    /// Since when the first of them waits.
+    since: Instant,
 }
 
 struct Watched {
@@ -115,6 +133,8 @@ struct Check {
     dated: bool,
     /// What to ask. `None` when there is nothing to ask; `measured` then says why.
     ask: Option<Ask>,
+    /// So many answers in a row until it shares its query with all others again.
+    apart: u32,
     due: Instant,
     /// The last numbers, kept to judge them again when other pods are ready.
     seen: Option<Seen>,
@@ -134,8 +154,9 @@ struct Seen {
 /// A query that came back.
 struct Done {
     ask: Ask,
-    revisions: BTreeSet<String>,
+    whom: Whom,
     at: Timestamp,
+    took: Duration,
     result: Result<Answer, ClientError>,
 }
 
@@ -151,8 +172,7 @@ impl Sampler {
             .into_iter()
             .map(|source| {
                 let name = source.name.clone();
-                let permits = Semaphore::new(CONCURRENCY);
-                Client::new(source).map(|client| (name, Asked { client, permits }))
+                Client::new(source).map(|client| (name, client))
             })
             .collect::<Result<_, _>>()?;
         Ok(Self { sources, wake, metrics, now, start: Instant::now(), state: Mutex::default(), changed: Notify::new() })
@@ -212,7 +232,7 @@ impl Sampler {
         let mut queries: FuturesUnordered<BoxFuture<'_, Done>> = FuturesUnordered::new();
         loop {
             let (due, next) = self.due();
-            queries.extend(due.into_iter().map(|(ask, revisions)| self.ask(ask, revisions)));
+            queries.extend(due.into_iter().map(|(ask, whom)| self.ask(ask, whom)));
             let waking = self.next_wake();
             tokio::select! {
                 () = token.cancelled() => return,
@@ -261,8 +281,15 @@ impl Sampler {
 
     fn new_check(&self, watch: &Watch, name: &CheckName, question: &Question) -> Check {
         let dated = matches!(name, CheckName::Drained(_));
-        let mut check =
-            Check { question: question.clone(), dated, ask: None, due: Instant::now(), seen: None, measured: None };
+        let mut check = Check {
+            question: question.clone(),
+            dated,
+            ask: None,
+            apart: 0,
+            due: Instant::now(),
+            seen: None,
+            measured: None,
+        };
         let at = millis((self.now)());
         match self.compile(watch, question, dated) {
             Err(why) => {
@@ -289,7 +316,7 @@ impl Sampler {
         }
         let query = Query::compile(&question.metric, question.window).map_err(|error| error.to_string())?;
         let query = if dated { query.dated() } else { query };
-        Ok(Ask { source: watch.source.clone(), query })
+        Ok(Ask { source: watch.source.clone(), query, part: SHARED })
     }
 
     /// The next instant of a schedule that all agents with this interval share.
@@ -303,63 +330,40 @@ impl Sampler {
 
     /// How old an answer may become.
     fn fresh(&self, watch: &Watch) -> Duration {
-        let timeout = self.sources.get(&watch.source).map_or(Duration::ZERO, |asked| asked.client.source().timeout);
+        let timeout = self.sources.get(&watch.source).map_or(Duration::ZERO, |client| client.source().timeout);
         watch.interval.clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL) * 3 + timeout * 3
     }
 
-    /// The queries that are due and not under way, each with the revisions it is about; and when the next is due.
-    fn due(&self) -> (BTreeMap<Ask, BTreeSet<String>>, Option<Instant>) {
+    /// Begins the queries whose turn it is; and tells when the next is due. What finds no slot waits for an answer.
+    fn due(&self) -> (BTreeMap<Ask, Whom>, Option<Instant>) {
         let now = Instant::now();
         let mut state = self.state();
-        let mut due: BTreeMap<Ask, BTreeSet<String>> = BTreeMap::new();
-        let mut next: Option<Instant> = None;
-        let State { agents, in_flight, .. } = &mut *state;
-        for watched in agents.values_mut() {
-            for (name, check) in &mut watched.checks {
-                let Some(ask) = check.ask.as_ref() else { continue };
-                if in_flight.contains(ask) {
-                    continue;
-                }
-                if check.due <= now {
-                    check.due = self.aligned(watched.watch.interval);
-                    let revisions = due.entry(ask.clone()).or_default();
-                    revisions.insert(watched.watch.subject(name).0.clone());
-                    if check.question.compare != Compare::Value {
-                        revisions.extend(watched.watch.stable.clone());
-                    }
-                }
-                next = Some(next.map_or(check.due, |next| next.min(check.due)));
-            }
+        let (due, next) = state.due(now);
+        let begun = state.begin(due, now);
+        for watched in state.agents.values_mut() {
+            let after = self.aligned(watched.watch.interval);
+            let begun =
+                |check: &Check| check.due <= now && check.ask.as_ref().is_some_and(|ask| begun.contains_key(ask));
+            watched.checks.values_mut().filter(|check| begun(check)).for_each(|check| check.due = after);
         }
-        in_flight.extend(due.keys().cloned());
-        (due, next)
+        (begun, next)
     }
 
-    fn ask(&self, ask: Ask, revisions: BTreeSet<String>) -> BoxFuture<'_, Done> {
+    fn ask(&self, ask: Ask, whom: Whom) -> BoxFuture<'_, Done> {
         Box::pin(async move {
-            let mut at = (self.now)();
+            let (at, began) = (millis((self.now)()), Instant::now());
             let result = match self.sources.get(&ask.source) {
-                Some(asked) => {
-                    let _permit = asked.permits.acquire().await;
-                    at = millis((self.now)());
-                    self.query(&asked.client, &ask.query, &revisions, at).await
-                }
+                Some(client) => self.query(client, &ask.query, &whom, at).await,
                 None => Err(ClientError::Broken), // never: a query is compiled for a known source only
             };
-            Done { ask, revisions, at, result }
+            Done { ask, whom, at, took: began.elapsed(), result }
         })
     }
 
-    async fn query(
-        &self,
-        client: &Client,
-        query: &Query,
-        revisions: &BTreeSet<String>,
-        at: Timestamp,
-    ) -> Result<Answer, ClientError> {
+    async fn query(&self, client: &Client, query: &Query, whom: &Whom, at: Timestamp) -> Result<Answer, ClientError> {
         let source = client.source();
         let began = Instant::now();
-        let result = client.ask(&query.text(source, revisions), at).await;
+        let result = client.ask(&query.text(source, &whom.namespaces, &whom.revisions), at).await;
         let failure = result.as_ref().err().map(ClientError::kind);
         self.metrics.asked(&source.name, began.elapsed(), failure);
         result
@@ -367,17 +371,18 @@ impl Sampler {
 
     /// Judges an answer for everybody who asked for it.
     fn take(&self, done: &Done) {
-        let Some(source) = self.sources.get(&done.ask.source).map(|asked| asked.client.source()) else {
+        let Some(source) = self.sources.get(&done.ask.source).map(Client::source) else {
             return;
         };
         let mut state = self.state();
-        let State { agents, in_flight, to_wake } = &mut *state;
+        let State { agents, in_flight, to_wake, turns, .. } = &mut *state;
         in_flight.remove(&done.ask);
-        let mut news = false;
+        turns.pay(&source.name, &done.whom.namespaces, done.took, Instant::now());
+        let (mut news, mut failed) = (false, Vec::new());
         for (key, watched) in agents {
             let Watched { watch, checks } = watched;
             // The agent may have moved on to other revisions since: those were not asked for.
-            let asked = |revision: &String| done.revisions.contains(revision);
+            let asked = |revision: &String| done.whom.revisions.contains(revision);
             let stable_asked = watch.stable.as_ref().is_none_or(asked);
             let next = self.aligned(watch.interval);
             for (name, check) in checks {
@@ -386,12 +391,16 @@ impl Sampler {
                     continue;
                 }
                 check.due = check.due.max(next); // what was missed while it was under way is not made up for
+                if done.blames_the_query() && failed.last() != Some(key) {
+                    failed.push(key.clone());
+                }
                 if check.take(source, key, watch, name, done) {
                     to_wake.insert(key.clone());
                     news = true;
                 }
             }
         }
+        state.divide(&done.ask, &failed);
         if let (true, Err(error)) = (news, &done.result) {
             // Once, not with every sample: the counters tell how often.
             tracing::warn!(source = %source.name, series = done.ask.query.series(), %error, "could not ask a metrics source");
@@ -414,6 +423,100 @@ impl Sampler {
     }
 }
 
+impl State {
+    /// The queries that are due and not under way; and when the next is due.
+    fn due(&self, now: Instant) -> (BTreeMap<Ask, Whom>, Option<Instant>) {
+        let mut due: BTreeMap<Ask, Whom> = BTreeMap::new();
+        let mut next: Option<Instant> = None;
+        for ((namespace, _), watched) in &self.agents {
+            for (name, check) in &watched.checks {
+                let Some(ask) = check.ask.as_ref().filter(|ask| !self.in_flight.contains(ask)) else { continue };
+                if check.due > now {
+                    next = Some(next.map_or(check.due, |next| next.min(check.due)));
+                    continue;
+                }
+                let whom = due.entry(ask.clone()).or_insert_with(|| Whom::nobody(check.due));
+                whom.namespaces.insert(namespace.clone());
+                whom.revisions.insert(watched.watch.subject(name).0.clone());
+                if check.question.compare != Compare::Value {
+                    whom.revisions.extend(watched.watch.stable.clone());
+                }
+                whom.since = whom.since.min(check.due);
+            }
+        }
+        (due, next)
+    }
+
+    /// Those of the queries that may begin now, in turn.
+    fn begin(&mut self, due: BTreeMap<Ask, Whom>, now: Instant) -> BTreeMap<Ask, Whom> {
+        let turn =
+            |(ask, whom): (Ask, Whom)| (self.turns.of(&ask.source, &whom.namespaces, now), whom.since, ask, whom);
+        let mut waiting: Vec<_> = due.into_iter().map(turn).collect();
+        waiting.sort_by(|one, other| (one.0, one.1, &one.2).cmp(&(other.0, other.1, &other.2)));
+        let mut begun = BTreeMap::new();
+        for (turn, _, ask, whom) in waiting {
+            let under_way = self.in_flight.iter().filter(|other| other.source == ask.source).count();
+            if Turns::may_begin(turn, under_way) {
+                self.in_flight.insert(ask.clone());
+                begun.insert(ask, whom);
+            }
+        }
+        begun
+    }
+
+    /// Tells apart who shared a query that failed: its halves are asked at once. First namespaces are told apart, then the
+    /// agents of one.
+    fn divide(&mut self, ask: &Ask, failed: &[AgentKey]) {
+        let namespaces: BTreeSet<&String> = failed.iter().map(|(namespace, _)| namespace).collect();
+        let (all, most) = match namespaces.len() {
+            0 | 1 => (failed.len(), MOST_PARTS_WITHIN),
+            several => (several, MOST_PARTS),
+        };
+        let alone = all <= 1;
+        if alone && ask.part != SHARED || self.failing_parts(ask) + 2 > most {
+            return;
+        }
+        let first = self.parts + 1;
+        self.parts += 2;
+        for (i, key) in failed.iter().enumerate() {
+            let place =
+                if namespaces.len() > 1 { namespaces.iter().filter(|before| **before < &key.0).count() } else { i };
+            let part = first + u64::from(place >= all.div_ceil(2));
+            let checks = self.agents.get_mut(key).into_iter().flat_map(|watched| watched.checks.values_mut());
+            for check in checks.filter(|check| check.ask.as_ref() == Some(ask)) {
+                check.ask = Some(Ask { part, ..ask.clone() });
+                check.due = if alone { check.due } else { Instant::now() };
+            }
+        }
+    }
+
+    /// How many parts of a query fail.
+    fn failing_parts(&self, ask: &Ask) -> usize {
+        let checks = self.agents.values().flat_map(|watched| watched.checks.values());
+        let failing = checks.filter(|check| check.seen.is_none()).filter_map(|check| check.ask.as_ref());
+        let same = failing.filter(|of| of.part != SHARED && (&of.source, &of.query) == (&ask.source, &ask.query));
+        same.map(|of| of.part).collect::<BTreeSet<u64>>().len()
+    }
+}
+
+impl Whom {
+    fn nobody(since: Instant) -> Self {
+        Self { revisions: BTreeSet::new(), namespaces: BTreeSet::new(), since }
+    }
+}
+
+impl Done {
+    /// Whether it failed in a way that may be the fault of somebody whom it asked about.
+    fn blames_the_query(&self) -> bool {
+        match &self.result {
+            Ok(answer) => answer.warned,
+            Err(ClientError::Setup { .. } | ClientError::Refused | ClientError::Token) => false,
+            Err(ClientError::Status(status)) => !matches!(status, 401 | 403 | 404 | 429),
+            Err(_) => true,
+        }
+    }
+}
+
 impl Check {
     /// Takes an answer; tells whether the agent should look.
     fn take(&mut self, source: &Source, key: &AgentKey, watch: &Watch, name: &CheckName, done: &Done) -> bool {
@@ -421,6 +524,7 @@ impl Check {
         let before = self.measured.as_ref().map(|measured| measured.verdict);
         match &done.result {
             Ok(answer) if !answer.warned => {
+                self.answered();
                 let of = |revision: &String| RevisionKey {
                     namespace: key.0.clone(),
                     agent: key.1.clone(),
@@ -441,6 +545,14 @@ impl Check {
         }
         let after = self.measured.as_ref().map(|measured| measured.verdict);
         after != before || after == Some(Verdict::Fail) && !self.dated // how long a breach lasts counts, not a drain
+    }
+
+    /// Shares its query again after enough answers.
+    fn answered(&mut self) {
+        self.apart = self.apart.saturating_sub(1);
+        if let (0, Some(ask)) = (self.apart, &mut self.ask) {
+            ask.part = SHARED;
+        }
     }
 
     /// How many runs both revisions answered, when that is what the question's metric is made of.
@@ -476,6 +588,7 @@ impl Check {
 
     fn fail(&mut self, source: &Source, why: &str, at: Timestamp) {
         self.seen = None;
+        self.apart = APART;
         self.measured = Some(Measured {
             verdict: Verdict::Error,
             message: short(&format!("source {}: {why}", source.name)),
@@ -515,6 +628,9 @@ async fn sleep_until(at: Option<Instant>) {
 }
 
 #[cfg(test)]
+mod tenants;
+
+#[cfg(test)]
 mod tests {
     use super::super::testing::{Fake, Reply, body, vector};
     use super::*;
@@ -532,8 +648,10 @@ mod tests {
         Timestamp::now() + SignedDuration::from_secs(AHEAD.get())
     }
 
-    const GOOD: &[(&str, &str, &str)] = &[("teal", "amount", "99"), ("teal", "samples", "100"), ("teal", "pods", "1")];
-    const BAD: &[(&str, &str, &str)] = &[("teal", "amount", "9"), ("teal", "samples", "100"), ("teal", "pods", "1")];
+    pub(super) const GOOD: &[(&str, &str, &str)] =
+        &[("teal", "amount", "99"), ("teal", "samples", "100"), ("teal", "pods", "1")];
+    pub(super) const BAD: &[(&str, &str, &str)] =
+        &[("teal", "amount", "9"), ("teal", "samples", "100"), ("teal", "pods", "1")];
 
     /// A running sampler.
     struct Running {
@@ -544,7 +662,7 @@ mod tests {
         task: tokio::task::JoinHandle<()>,
     }
 
-    fn build(sources: Vec<Source>, room: usize) -> (Arc<Sampler>, mpsc::Receiver<AgentKey>, SamplerMetrics) {
+    pub(super) fn build(sources: Vec<Source>, room: usize) -> (Arc<Sampler>, mpsc::Receiver<AgentKey>, SamplerMetrics) {
         let (wake, woken) = mpsc::channel(room);
         let metrics = SamplerMetrics::default();
         let sampler = Sampler::new(sources, wake, metrics.clone(), now).unwrap();
@@ -574,15 +692,15 @@ mod tests {
         }
     }
 
-    fn key() -> AgentKey {
+    pub(super) fn key() -> AgentKey {
         ("support".to_owned(), "refund".to_owned())
     }
 
-    fn gate(name: &str) -> CheckName {
+    pub(super) fn gate(name: &str) -> CheckName {
         CheckName::Gate(0, name.to_owned())
     }
 
-    fn question(metric: &str, compare: Compare, low: &str) -> Question {
+    pub(super) fn question(metric: &str, compare: Compare, low: &str) -> Question {
         Question {
             metric: standard_metrics().into_iter().find(|m| m.name == metric).unwrap(),
             window: Some(Duration::from_mins(1)),
@@ -592,7 +710,7 @@ mod tests {
         }
     }
 
-    fn watch(canary: &str) -> Watch {
+    pub(super) fn watch(canary: &str) -> Watch {
         Watch {
             source: "default".to_owned(),
             interval: Duration::from_secs(1),

@@ -15,6 +15,8 @@ pub(super) enum Reply {
     Http(u16, &'static str, String),
     /// Answers like `vector`, but only when told so.
     Held(Arc<Notify>, String),
+    /// Refuses every query that names this revision with this status, and answers all others with this body.
+    Refuses(&'static str, u16, String),
     /// Takes the request and never answers.
     Hang,
     /// Sends headers and a part of the body, then nothing.
@@ -95,8 +97,12 @@ async fn serve(mut stream: TcpStream, reply: Arc<Mutex<Reply>>, seen: watch::Sen
     let Some(request) = read(&mut stream).await else {
         return;
     };
-    seen.send_modify(|requests| requests.push(request));
-    let reply = reply.lock().unwrap().clone();
+    seen.send_modify(|requests| requests.push(request.clone()));
+    let reply = match reply.lock().unwrap().clone() {
+        Reply::Refuses(named, status, _) if request.contains(named) => Reply::Http(status, "", String::new()),
+        Reply::Refuses(_, _, body) => Reply::Http(200, "", body),
+        other => other,
+    };
     let head = |status: u16, more: &str| format!("HTTP/1.1 {status} X\r\nconnection: close\r\n{more}\r\n");
     match reply {
         Reply::Hang => std::future::pending::<()>().await,
@@ -118,6 +124,7 @@ async fn serve(mut stream: TcpStream, reply: Arc<Mutex<Reply>>, seen: watch::Sen
             let _ = stream.write_all(head(200, "").as_bytes()).await;
             while stream.write_all(&[b' '; 1 << 13]).await.is_ok() {}
         }
+        Reply::Refuses(..) => {} // one of the others by now
         Reply::Http(status, more, body) => {
             let length = format!("content-length: {}\r\n{more}", body.len());
             let _ = stream.write_all((head(status, &length) + &body).as_bytes()).await;
