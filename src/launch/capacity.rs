@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Observation, Plan, Stage, by_pods};
+use super::wanted::canary_share;
+use super::{Observation, Plan, Programmed, Route, Stage, by_pods};
 use crate::api::{Launch, Phase, State};
 
 /// Pods for a share of the traffic: the share of all pods rounded up, and one pod at least.
@@ -37,9 +38,7 @@ pub(super) fn of_canary(launch: &Launch, plan: &Plan, seen: &Observation) -> i32
     match launch.phase {
         Phase::Progressing => {
             let size = at_least(canary_size(seen.replicas, staged.max(launch.weight)), plan, seen);
-            // a weight that an edit lowered may be the former one at the gateway still: its pods stay until it is read back
-            let lowered = launch.served && launch.began_at.is_none() && seen.replicas > 0;
-            if lowered { size.max(size_now(seen, &launch.revision)) } else { size }
+            if is_lowered(launch, seen) { size.max(size_now(seen, &launch.revision)) } else { size }
         }
         Phase::Promoting | Phase::Soaking => seen.replicas,
         Phase::RollingBack if launch.weight > 0 => {
@@ -47,6 +46,14 @@ pub(super) fn of_canary(launch: &Launch, plan: &Plan, seen: &Observation) -> i32
         }
         Phase::RollingBack | Phase::Complete => size_now(seen, &launch.revision),
     }
+}
+
+/// A weight that an edit lowered, or that `replicas: 0` took away, may be the former one at the gateway still: the pods stay
+/// until it has taken the new one.
+fn is_lowered(launch: &Launch, seen: &Observation) -> bool {
+    let waits = matches!(seen.route, Route::Seen { programmed: Programmed::Pending, .. });
+    let may_answer = seen.replicas > 0 || launch.weight > 0 || canary_share(launch, seen) > 0 || waits;
+    launch.served && launch.began_at.is_none() && may_answer
 }
 
 /// Pods that every revision should have. The stable revision before a launch keeps what it had when it began until it has

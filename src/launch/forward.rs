@@ -312,17 +312,21 @@ fn raised(launch: &Launch) -> String {
     format!("{}: {} to {}%{of}: {why}", launch.id, launch.revision, launch.weight)
 }
 
-/// A canary that lost all its pods loses its traffic until it has some again; the launch goes on, and its triggers judge.
+/// A canary that lost all its pods loses its traffic until it has some again; the launch goes on, and its triggers judge. One
+/// whose pods are to go by `replicas: 0` loses it before them.
 fn goes_without_pods(launch: &mut Launch, seen: &Observation, notes: &mut Notes) -> bool {
     let ready = |revision: &str| seen.pods.get(revision).map_or(0, |pods| pods.ready);
     let stable = launch.stable.as_ref().map_or(0, |stable| ready(stable));
-    if launch.weight == 0 || ready(&launch.revision) > 0 || stable == 0 {
+    let to_go = launch.phase == Phase::Progressing && seen.replicas == 0;
+    if launch.weight == 0 || stable == 0 || ready(&launch.revision) > 0 && !to_go {
         return false;
     }
-    notes.warn(
-        "CanaryGone",
-        format!("{}: {} has no ready pod; its traffic waits until it has", launch.id, launch.revision),
-    );
+    let (id, revision) = (&launch.id, &launch.revision);
+    if to_go {
+        notes.tell("ScaledToZero", format!("{id}: spec.replicas is 0; {revision} gets no traffic, then no pods"));
+    } else {
+        notes.warn("CanaryGone", format!("{id}: {revision} has no ready pod; its traffic waits until it has"));
+    }
     launch.weight = 0;
     launch.began_at = None;
     launch.verdicts.clear();

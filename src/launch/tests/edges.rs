@@ -247,6 +247,29 @@ fn a_clock_that_is_set_back_blinds_no_trigger_and_holds_up_no_launch() {
 }
 
 #[test]
+fn a_launch_that_is_scaled_to_nothing_takes_the_canarys_traffic_before_its_pods() {
+    let mut sim = launched_to("two");
+    let (size, share) = (sim.pods(TEAL).size, sim.launch().weight);
+    assert!(size > 0 && share > 5, "{size} {share}");
+    sim.seen.replicas = 0;
+    let step = sim.decide();
+    sim.commit(&step);
+    assert_eq!((sim.launch().weight, step.wanted.falling, step.wanted.sizes[TEAL]), (0, true, size));
+    sim.perform(&step.wanted);
+    let gateway = |sim: &mut Sim, says: Programmed| match &mut sim.seen.route {
+        Route::Seen { programmed, .. } => *programmed = says,
+        other => panic!("{other:?}"),
+    };
+    gateway(&mut sim, Programmed::Pending);
+    assert_eq!((sim.weight(), sim.decide().wanted.sizes[TEAL]), (0, size), "the gateway sends it {share}% still");
+    gateway(&mut sim, Programmed::Yes);
+    sim.until(10, "no canary", |sim| sim.seen.pods[TEAL].size == 0);
+    assert_eq!(sim.pods(OCHRE).size, 4, "stable keeps what it had when the launch began");
+    sim.seen.replicas = 4;
+    sim.until(30, "its share again", |sim| sim.weight() == share && sim.launch_began("two"));
+}
+
+#[test]
 fn pods_of_a_share_that_an_edit_lowered_stay_until_the_gateway_has_taken_the_lower_one() {
     let mut sim = launched_to("two");
     sim.seen.replicas = 10;
