@@ -92,6 +92,8 @@ async fn an_agent_behind_a_gateway_is_scaled_to_nothing_and_back() -> anyhow::Re
     let load = agent.load(20).await?; // begins with the first answer
     agent.prompt("Second.", &json!({})).await?;
     let before = agent.until_in_stage(2, "hold").await?;
+    let answers = load.stop().await;
+    ensure!(answers.lost == 0 && answers.answered_by(&first) > 0, "{:?}", answers.losses);
 
     scale(0).await?; // stable keeps what it had when the launch began
     let held = |agent: &AgentDeployment| {
@@ -107,6 +109,7 @@ async fn an_agent_behind_a_gateway_is_scaled_to_nothing_and_back() -> anyhow::Re
     let back = agent.until("in its stage anew", back).await?;
     let after = launch(&back).context("no launch")?;
     ensure!((after.number, &after.revision, after.entered_at) == (2, &before.revision, before.entered_at), "{after:?}");
+    let load = agent.load(20).await?;
     agent.prompt("Refund what was paid.", &json!({})).await?;
     agent.until_ended(2, Outcome::Aborted).await?;
     let answers = load.stop().await;
