@@ -217,16 +217,16 @@ async fn a_decision_takes_effect_once_though_the_operator_is_killed_over_it() ->
 #[tokio::test]
 async fn a_stage_that_its_deadline_pauses_waits_for_a_person_and_goes_on_after_resume() -> anyhow::Result<()> {
     let cluster = Cluster::with_sluice().await?;
-    let calm = json!([{"name": "calm", "health": {"for": "12s"}}]);
+    let calm = json!([{"name": "calm", "health": {"for": "25s"}}]);
     let stages = json!([{
-        "name": "hold", "traffic": 10, "gates": calm, "deadline": {"after": "9s", "then": "Pause"},
+        "name": "hold", "traffic": 10, "gates": calm, "deadline": {"after": "20s", "then": "Pause"},
     }]);
     let agent = Agent::apply(&cluster, Manifest::example("deadline")?.with("/spec/launch/stages", stages)).await?;
     bind(&cluster, &agent.namespace, "sluice-approver", "jane").await?;
     agent.until_first_stable().await?;
     let load = agent.load(20).await?;
     agent.prompt("Second.", &json!({})).await?;
-    let words = "True DeadlinePassed hold did not finish within 9s: calm: ";
+    let words = "True DeadlinePassed hold did not finish within 20s: calm: ";
     let held = agent.until("held by its deadline", |agent| condition(agent, "Stalled").starts_with(words)).await?;
     let stalled = condition(&held, "Stalled");
     ensure!(stalled.ends_with("; decide Resume or Abort, or edit the plan"), "{stalled}");
@@ -237,7 +237,7 @@ async fn a_stage_that_its_deadline_pauses_waits_for_a_person_and_goes_on_after_r
 
     // its gate passes by now: it is held all the same
     let entered = launch(&held).and_then(|launch| launch.began_at).context("the stage has not begun")?;
-    while k8s_openapi::jiff::Timestamp::now().duration_since(entered).as_secs() < 14 {
+    while k8s_openapi::jiff::Timestamp::now().duration_since(entered).as_secs() < 27 {
         tokio::time::sleep(std::time::Duration::from_millis(200)).await; // the gate's own clock
     }
     let still = agent.now().await?;

@@ -89,13 +89,11 @@ async fn an_agent_behind_a_gateway_is_scaled_to_nothing_and_back() -> anyhow::Re
     ensure!(stable(&asleep) == Some(&*first), "{:?}", stable(&asleep));
     scale(2).await?;
     agent.until("awake", ready("True Serving 2/2 pods")).await?;
-    let load = agent.load(20).await?; // begins with the first answer
+    let load = agent.load(200).await?; // begins with the first answer
     agent.prompt("Second.", &json!({})).await?;
     let before = agent.until_in_stage(2, "hold").await?;
-    let answers = load.stop().await;
-    ensure!(answers.lost == 0 && answers.answered_by(&first) > 0, "{:?}", answers.losses);
 
-    scale(0).await?; // stable keeps what it had when the launch began
+    scale(0).await?; // stable keeps what it had when the launch began, and answers
     let held = |agent: &AgentDeployment| {
         launch(agent).is_some_and(|l| {
             l.weight == 0 && l.message.as_deref() == Some("held: spec.replicas is 0, so nothing can be judged")
@@ -109,7 +107,6 @@ async fn an_agent_behind_a_gateway_is_scaled_to_nothing_and_back() -> anyhow::Re
     let back = agent.until("in its stage anew", back).await?;
     let after = launch(&back).context("no launch")?;
     ensure!((after.number, &after.revision, after.entered_at) == (2, &before.revision, before.entered_at), "{after:?}");
-    let load = agent.load(20).await?;
     agent.prompt("Refund what was paid.", &json!({})).await?;
     agent.until_ended(2, Outcome::Aborted).await?;
     let answers = load.stop().await;

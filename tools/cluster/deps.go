@@ -38,12 +38,17 @@ func buildDependencies() []dependency {
 	return []dependency{{"musl-tools", program("musl-gcc")}}
 }
 
+// testDependencies is what tests call: users' keys.
+func testDependencies() []dependency {
+	return []dependency{{"openssl", program("openssl")}}
+}
+
 func cmdDeps(ctx context.Context, args []string) error {
 	flags := newFlags("deps")
 	if err := errors.Join(flags.Parse(args), noMore(flags)); err != nil {
 		return err
 	}
-	return installMissing(ctx, append(nodeDependencies(), buildDependencies()...))
+	return installMissing(ctx, slices.Concat(nodeDependencies(), buildDependencies(), testDependencies()))
 }
 
 func installMissing(ctx context.Context, all []dependency) error {
