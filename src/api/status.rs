@@ -233,7 +233,7 @@ pub struct Launch {
     pub breaches: Vec<Breach>,
     /// Container restarts of the canary that were seen, newest last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 128))]
+    #[schemars(length(max = 512))]
     pub restarts: Vec<SeenRestart>,
     /// When the rollback was decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -69,18 +69,18 @@ pub(crate) async fn observe(
         // the user's route is not there: what Sluice made before serves, and what falls, falls there
         seen.route = made(ctx, key, agent).await?.unwrap_or(seen.route);
     }
-    if let Some(why) = running
-        .filter(|launch| falls && launch.weight == 0)
-        .and_then(|launch| left_behind(ctx, key, adopted, &launch.revision))
+    if let Some(launch) = running.filter(|launch| falls && launch.weight == 0)
+        && let Some(why) = left_behind(ctx, key, adopted, &launch.revision).await?
     {
         seen.route = Route::Unusable(why);
     }
     by_pods::observe(ctx, key, &by_pods::Known { agent, prepared, state, service, route }, &mut seen);
-    seen.no_room = no_room(ctx, key, state, &seen).await?;
+    seen.no_room = no_room(ctx, key, state, &seen).await;
     seen.gone_since = launch::gone_since(state, &seen, ctx.now());
     ctx.remember(key, |memory| memory.gone_since = seen.gone_since);
     ask(ctx, key, agent, prepared, state, &seen); // the answers below are judged by the pods that are ready now
     seen.measured = ctx.sampler.latest(key);
+    seen.measured.retain(|_, measured| measured.sampled_at <= ctx.now()); // the clock was set back: nobody knows when it was taken
     seen.runs = ctx.sampler.runs(key);
     Ok((seen, live))
 }
@@ -93,26 +93,33 @@ async fn made(ctx: &Context, key: &Key, agent: &AgentDeployment) -> Result<Optio
 }
 
 /// What the namespace's quotas lack for the pods that a launch will need, as long as it has moved nothing. Without a pod to
-/// measure by there is no traffic either.
-async fn no_room(ctx: &Context, key: &Key, state: &State, seen: &Observation) -> Result<Option<String>, Error> {
-    let Some((canary, more)) = launch::to_come(state, seen) else { return Ok(None) };
+/// measure by there is no traffic either. Quotas that cannot be read hold up no pass: Kubernetes keeps them anyway.
+async fn no_room(ctx: &Context, key: &Key, state: &State, seen: &Observation) -> Option<String> {
+    let (canary, more) = launch::to_come(state, seen)?;
     let pods = ctx.caches.pods_of(&key.0, &key.1);
-    let Some((_, pod)) = pods.iter().find(|(revision, _)| revision == canary) else { return Ok(None) };
+    let (_, pod) = pods.iter().find(|(revision, _)| revision == canary)?;
     let api = Api::<ResourceQuota>::namespaced(ctx.client.clone(), &key.0);
-    let quotas = ctx.calls.read("ResourceQuota", &key.0, api.list(&ListParams::default())).await?;
-    Ok(children::lacking(&quotas.items, pod, more))
+    match ctx.calls.read("ResourceQuota", &key.0, api.list(&ListParams::default())).await {
+        Ok(quotas) => children::lacking(&quotas.items, pod, more),
+        Err(error) => {
+            let cause = error.cause().unwrap_or_default();
+            tracing::warn!(namespace = key.0, agent = key.1, %error, cause, "quotas were not asked");
+            None
+        }
+    }
 }
 
 /// A route that the agent shared before it was turned to another, and that still gives the canary a share: a rollback does not
 /// end before it was put back.
-fn left_behind(ctx: &Context, key: &Key, adopted: Option<&str>, canary: &str) -> Option<String> {
-    let left = ctx.caches.routes_marked_by(key).into_iter().filter(|name| Some(name.as_str()) != adopted);
-    let gives = |name: &String| {
-        let route = ctx.caches.route(&key.0, name)?;
-        Some(share_of(canary, &traffic::read_adopted(&route, &key.1), None) > 0)
-    };
-    let name = left.into_iter().find(|name| gives(name).unwrap_or_default())?;
-    Some(format!("HTTPRoute {name}, which the agent shared before, still gives {canary} a share: it is being put back"))
+async fn left_behind(ctx: &Context, key: &Key, adopted: Option<&str>, canary: &str) -> Result<Option<String>, Error> {
+    for name in ctx.caches.routes_marked_by(key).into_iter().filter(|name| Some(name.as_str()) != adopted) {
+        let route = live::route(ctx, key, &name).await?; // the watch may not have told that it was put back
+        if route.is_some_and(|route| share_of(canary, &traffic::read_adopted(&route, &key.1), None) > 0) {
+            let left = format!("HTTPRoute {name}, which the agent shared before, still gives {canary} a share");
+            return Ok(Some(format!("{left}: it is being put back")));
+        }
+    }
+    Ok(None)
 }
 
 /// Not a user's route that only has the agent's name.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
@@ -18,6 +19,8 @@ use crate::launch::{Given, People};
 
 /// So many unanswered decisions are read in one pass; the others wait for the next.
 const AT_ONCE: usize = 32;
+/// An agent may come so much later than a decision about it.
+const LATE: Duration = Duration::from_secs(10);
 
 /// The agent that a decision is about.
 pub(crate) fn agent_of(decision: &WatchedDecision) -> Option<ObjectRef<WatchedAgent>> {
@@ -97,6 +100,10 @@ async fn write(ctx: &Context, key: &Key, answer: &Answer) -> Result<(), Error> {
 /// Answers decisions about an agent that does not exist, for no pass ever will: a name with a slip in it must not look like
 /// an abort that is on its way. Tries until it has, or leads no more.
 pub(crate) async fn about_nobody(ctx: Arc<Context>, key: Key) {
+    if ctx.caches.decisions_of(&key.0, &key.1).is_empty() {
+        return;
+    }
+    tokio::time::sleep(LATE).await; // one apply may bring both, and a replaced agent is gone for a moment
     let mut failures = 0;
     while ctx.calls.leadership.holds() {
         let Err(error) = ignore(&ctx, &key).await else { return };

@@ -61,8 +61,24 @@ pub(crate) async fn perform(
     }
     // before pods go: what it could not leave may send to them; and whatever failed above, for a canary may have a share there
     let left = adopted::leave_others(ctx, agent).await;
-    given?;
+    let taken = match given {
+        Err(error @ Error::Taken(_)) => Err(error), // maybe for ever: what is not needed goes all the same
+        other => Ok(other?),
+    };
     plans::keep(ctx, &key, &owner, prepared, step.state.launch.as_ref()).await?;
+    take_away(ctx, agent, &owner, prepared, step).await?;
+    left.and(taken)
+}
+
+/// Pods and objects of revisions that are not needed any more go, unless something still sends to them.
+async fn take_away(
+    ctx: &Context,
+    agent: &AgentDeployment,
+    owner: &Owner,
+    prepared: &Prepared,
+    step: &Step,
+) -> Result<(), Error> {
+    let key = key(agent);
     for hash in ctx.caches.revisions_of(&key.0, &key.1) {
         if !step.wanted.sizes.contains_key(&hash) && !step.wanted.keep.contains(&hash) {
             remove(ctx, agent, &hash).await?;
@@ -74,11 +90,11 @@ pub(crate) async fn perform(
             unserved(ctx, agent, &hash).await?;
             let revision = revisions::stored(ctx, &key, agent, prepared, &hash).await?;
             let as_seen = As::Seen(deployment.resource_version());
-            apply_deployment(ctx, &key, &owner, &revision, 0, as_seen).await?;
+            apply_deployment(ctx, &key, owner, &revision, 0, as_seen).await?;
         }
     }
     ctx.remember(&key, |memory| memory.revisions.retain(|hash, _| step.wanted.sizes.contains_key(hash)));
-    left
+    Ok(())
 }
 
 /// What is done when a fall could not be written: every revision that should run has its pods, for the fall may wait for them;

@@ -57,7 +57,7 @@ pub(crate) async fn reconcile(watched: &WatchedAgent, ctx: &Context) -> Result<A
     ctx.remember(&key, |memory| memory.committed(&step.state));
     let performed = match fallen {
         Ok(()) => perform::perform(ctx, &agent, &prepared, &seen, &step, (!falling).then_some(&live)).await,
-        failed => perform::without_traffic(ctx, &agent, &prepared, &step).await.and(failed),
+        failed => failed.and(perform::without_traffic(ctx, &agent, &prepared, &step).await),
     };
     commit::tell(ctx, &agent, &step).await;
     let answered = people::answer(ctx, &key, &seen.people, &step.state).await;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 
 use super::drain::lose_traffic;
+use super::forward::LOOK_AGAIN;
 use super::people::ABORTED;
 use super::soak::give_back;
 use super::step::{Notes, index};
@@ -186,6 +187,8 @@ pub(super) fn finish_rollback(
 ) -> Launch {
     lower(&mut launch, seen);
     if launch.weight > 0 || !read_back(&launch, seen) {
+        let unusable = matches!(seen.route, Route::Unusable(_)).then(|| after(now, LOOK_AGAIN));
+        notes.wakes.extend(unusable); // such as a route that was left: nothing tells this agent when it was put back
         return launch;
     }
     let may_send = gateway_may_send(&launch, seen);

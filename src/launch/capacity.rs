@@ -50,7 +50,7 @@ pub(super) fn of_canary(launch: &Launch, plan: &Plan, seen: &Observation) -> i32
 
 /// A weight that an edit lowered, or that `replicas: 0` took away, may be the former one at the gateway still: the pods stay
 /// until it has taken the new one.
-fn is_lowered(launch: &Launch, seen: &Observation) -> bool {
+pub(super) fn is_lowered(launch: &Launch, seen: &Observation) -> bool {
     let waits = matches!(seen.route, Route::Seen { programmed: Programmed::Pending, .. });
     let may_answer = seen.replicas > 0 || launch.weight > 0 || canary_share(launch, seen) > 0 || waits;
     launch.served && launch.began_at.is_none() && may_answer

@@ -20,8 +20,8 @@ pub const QUIET: Duration = Duration::from_secs(3);
 /// Pods are ready for so long before they get traffic: EndpointSlices, and the gateways that follow them, lag behind readiness.
 const KNOWN: Duration = Duration::from_secs(2);
 
-/// A quota that cannot hold both revisions is read again so often.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// What is not watched is read again so often.
+pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// No launch runs: begins one if the spec asks for a revision that may be launched.
 pub(super) fn begin(
@@ -226,7 +226,12 @@ fn held_forward(launch: &Launch, seen: &Observation, now: Timestamp, notes: &mut
         return Some(frozen.words());
     }
     if launch.phase == Phase::Progressing && seen.replicas == 0 {
-        return Some("held: spec.replicas is 0, so nothing can be judged".to_owned());
+        let stay = if capacity::is_lowered(launch, seen) {
+            "; the canary's pods stay until the gateway has taken its weight of 0"
+        } else {
+            ""
+        };
+        return Some(format!("held: spec.replicas is 0, so nothing can be judged{stay}"));
     }
     if let Some(why) = capacity::no_room(launch, seen) {
         notes.wakes.push(after(now, LOOK_AGAIN)); // quotas are not watched

@@ -14,7 +14,7 @@ use crate::api::{Breach, Launch, PodCondition, SeenRestart, Verdict};
 
 /// At most so many restarts are remembered: those that a trigger may still count, and one older one of each pod. What finds no
 /// room counts as one of just now.
-pub(super) const SEEN_RESTARTS: usize = 128;
+pub(super) const SEEN_RESTARTS: usize = 512;
 
 /// A trigger that fired.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -41,7 +41,7 @@ const APART: u32 = 30;
 /// A query is in no more parts that fail, so that a dead source is not asked ever more.
 const MOST_PARTS: usize = 32;
 /// So many of them may tell the agents of a namespace apart: the rest is for telling namespaces apart.
-const MOST_PARTS_WITHIN: usize = 16;
+const MOST_PARTS_WITHIN: usize = 8;
 
 /// An agent: namespace and name.
 pub type AgentKey = (String, String);
@@ -381,8 +381,9 @@ impl Sampler {
         let (mut news, mut failed) = (false, Vec::new());
         for (key, watched) in agents {
             let Watched { watch, checks } = watched;
-            // The agent may have moved on to other revisions since: those were not asked for.
-            let asked = |revision: &String| done.whom.revisions.contains(revision);
+            // The agent may have come, or moved on to other revisions, since: those were not asked for.
+            let within = done.whom.namespaces.contains(&key.0);
+            let asked = |revision: &String| within && done.whom.revisions.contains(revision);
             let stable_asked = watch.stable.as_ref().is_none_or(asked);
             let next = self.aligned(watch.interval);
             for (name, check) in checks {

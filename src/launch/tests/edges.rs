@@ -190,19 +190,19 @@ fn a_status_remembers_as_many_restarts_as_any_trigger_may_ask_for_and_each_once(
     sim.pods(TEAL).restarts = [("pod-a".to_owned(), 1), ("pod-b".to_owned(), 0)].into();
     sim.run(10);
     assert_eq!(sim.launch().restarts.len(), 1);
-    sim.pods(TEAL).restarts.extend((0..200).map(|pod| (format!("pod-{pod}"), 1)));
+    sim.pods(TEAL).restarts.extend((0..600).map(|pod| (format!("pod-{pod}"), 1)));
     sim.plan.triggers[0].check = TriggerCheck::Restarts(1000, seconds(60));
     sim.run(10);
-    assert_eq!(sim.launch().restarts.len(), 128);
+    assert_eq!(sim.launch().restarts.len(), 512);
 }
 
 #[test]
 fn a_canary_that_restarted_slowly_for_days_is_taken_back_when_it_really_crashes() {
     let mut sim = launched_to("one");
-    sim.plan.stages[0].deadline = seconds(1_000_000);
+    sim.plan.stages[0].deadline = seconds(10_000_000);
     sim.plan.triggers = vec![trigger("crash-loop", TriggerCheck::Restarts(3, seconds(300)), 0)];
     sim.say("success", Verdict::Insufficient);
-    for count in 1..=150 {
+    for count in 1..=550 {
         sim.now = after(sim.now, seconds(600));
         sim.pods(TEAL).restarts =
             (0..4).map(|pod| (format!("pod-{pod}"), count / 4 + i32::from(pod < count % 4))).collect();
@@ -210,7 +210,7 @@ fn a_canary_that_restarted_slowly_for_days_is_taken_back_when_it_really_crashes(
         assert_eq!(sim.launch().outcome, None, "restart {count} of a slow row");
     }
     sim.now = after(sim.now, seconds(600));
-    for (count, outcome) in [(38, None), (39, None), (40, Some(Outcome::RolledBack))] {
+    for (count, outcome) in [(138, None), (139, None), (140, Some(Outcome::RolledBack))] {
         sim.pods(TEAL).restarts.insert("pod-3".to_owned(), count);
         sim.run(2);
         assert_eq!(sim.launch().outcome, outcome, "{count}");
@@ -221,12 +221,12 @@ fn a_canary_that_restarted_slowly_for_days_is_taken_back_when_it_really_crashes(
 fn restarts_for_which_there_is_no_room_count_all_the_same() {
     let mut sim = launched_to("one");
     sim.plan.stages[0].deadline = seconds(1_000_000);
-    sim.plan.triggers = vec![trigger("crash-loop", TriggerCheck::Restarts(200, seconds(60)), 0)];
+    sim.plan.triggers = vec![trigger("crash-loop", TriggerCheck::Restarts(600, seconds(60)), 0)];
     sim.say("success", Verdict::Insufficient);
-    sim.pods(TEAL).restarts = (0..150).map(|pod| (format!("pod-{pod}"), 1)).collect();
+    sim.pods(TEAL).restarts = (0..550).map(|pod| (format!("pod-{pod}"), 1)).collect();
     sim.run(2);
     assert_eq!(sim.launch().outcome, None);
-    sim.pods(TEAL).restarts = (0..200).map(|pod| (format!("pod-{pod}"), 1)).collect();
+    sim.pods(TEAL).restarts = (0..600).map(|pod| (format!("pod-{pod}"), 1)).collect();
     sim.run(2);
     assert_eq!(sim.launch().outcome, Some(Outcome::RolledBack));
 }

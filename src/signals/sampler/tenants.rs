@@ -146,6 +146,22 @@ async fn an_agent_that_fails_alone_does_not_fail_those_that_come() {
 }
 
 #[tokio::test]
+async fn an_answer_that_was_not_asked_for_an_agents_namespace_is_not_its_answer() {
+    let sampler = idle().await;
+    let (asked, late) = (agent("a", "x"), agent("b", "x"));
+    launch(&sampler, asked.clone(), "same");
+    let begun = sampler.due().0;
+    launch(&sampler, late.clone(), "same"); // equal manifests have equal revisions
+    for (ask, whom) in begun {
+        sampler.take(&Done { ask, whom, at: Timestamp::now(), took: Duration::ZERO, result: answer() });
+    }
+    assert!(said(&sampler, &asked).is_some());
+    assert_eq!(said(&sampler, &late), None);
+    assert_eq!(round(&sampler, without(&[])), 1);
+    assert!(said(&sampler, &late).is_some());
+}
+
+#[tokio::test]
 async fn a_warning_about_one_agents_series_is_not_every_agents() {
     let sampler = idle().await;
     let fleet = fleet(&sampler);
