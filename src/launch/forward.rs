@@ -5,6 +5,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 
 use super::back::{NO_GATEWAY, waiting_for};
+use super::drain::lose_traffic;
 use super::step::{Notes, index};
 use super::time::{after, between};
 use super::triggers::SEEN_RESTARTS;
@@ -75,6 +76,11 @@ fn find_lost_state(state: &mut State, seen: &Observation, now: Timestamp, notes:
     let Some(serving) = seen.service.as_ref().filter(|_| state.stable.is_none()) else { return };
     notes.warn("StatusRestored", format!("the status was lost; {serving} serves and counts as stable"));
     state.stable = Some(StableRevision { revision: serving.clone(), since: now });
+    // their pods do not go at once: the spec may ask for one of them, and a scale-down that is late would meet its launch
+    for revision in seen.pods.iter().filter(|(revision, pods)| *revision != serving && pods.size > 0).map(|(it, _)| it)
+    {
+        lose_traffic(state, revision, now, true);
+    }
     let taken_back = seen.decision.iter().filter(|decision| decision.revision != *serving);
     state.rejected.extend(taken_back.filter(|decision| decision.outcome == Outcome::RolledBack).map(|decision| {
         RejectedRevision { revision: decision.revision.clone(), at: decision.at, reason: clip(&decision.message, 512) }

@@ -270,6 +270,23 @@ fn a_launch_that_is_scaled_to_nothing_takes_the_canarys_traffic_before_its_pods(
 }
 
 #[test]
+fn a_status_that_is_lost_mid_launch_costs_the_canary_its_pods_ten_seconds_later_and_its_next_launch_none() {
+    let mut sim = launched_to("one");
+    sim.seen.route = Route::Seen { shares: Shares::AtRest, programmed: Programmed::Yes };
+    sim.state = State::default();
+    let step = sim.tick();
+    assert_eq!((sim.stable(), step.wanted.sizes[TEAL]), (OCHRE, 1), "the spec asks for it still");
+    sim.until(10, "its launch", |sim| sim.state.launch.is_some());
+    assert_eq!(sim.seen.pods[TEAL].size, 1);
+    let mut paused = launched_to("one");
+    paused.seen.route = Route::Seen { shares: Shares::AtRest, programmed: Programmed::Yes };
+    (paused.state, paused.seen.paused) = (State::default(), true);
+    paused.run(5);
+    assert_eq!(paused.seen.pods[TEAL].size, 1);
+    paused.until(10, "no pods", |sim| sim.seen.pods[TEAL].size == 0);
+}
+
+#[test]
 fn pods_of_a_share_that_an_edit_lowered_stay_until_the_gateway_has_taken_the_lower_one() {
     let mut sim = launched_to("two");
     sim.seen.replicas = 10;
