@@ -126,7 +126,7 @@ pub struct HeaderMatch {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("duration(self.after) >= duration('1s')").message("a deadline must be at least 1s").field_path(".after"))]
 pub struct Deadline {
-    /// Counted from the moment the stage was entered; stands still while the agent is paused.
+    /// Counted from the moment the stage was entered; stands still while the agent is paused or frozen.
     #[schemars(schema_with = "schema::duration")]
     pub after: Duration,
     /// `Rollback`, or `Pause`: hold the weight and ask for a person.
