@@ -99,25 +99,16 @@ fn amount(quantity: &Quantity) -> Option<Decimal> {
     let text = &*quantity.0;
     let digits = text.find(|c: char| !c.is_ascii_digit() && !"+-.".contains(c)).unwrap_or(text.len());
     let (number, suffix) = text.split_at(digits);
+    let place = |units: &[&str]| units.iter().position(|unit| *unit == suffix).and_then(|at| u32::try_from(at).ok());
     let power = |base: i64, exponent: u32| base.checked_pow(exponent).map(Decimal::from);
-    let factor = match suffix {
-        "n" => Decimal::new(1, 9),
-        "u" => Decimal::new(1, 6),
-        "m" => Decimal::new(1, 3),
-        "" => Decimal::ONE,
-        "k" => power(1000, 1)?,
-        "M" => power(1000, 2)?,
-        "G" => power(1000, 3)?,
-        "T" => power(1000, 4)?,
-        "P" => power(1000, 5)?,
-        "E" => power(1000, 6)?,
-        "Ki" => power(1024, 1)?,
-        "Mi" => power(1024, 2)?,
-        "Gi" => power(1024, 3)?,
-        "Ti" => power(1024, 4)?,
-        "Pi" => power(1024, 5)?,
-        "Ei" => power(1024, 6)?,
-        _ => return Decimal::from_scientific(text).ok(),
+    let factor = if let Some(at) = place(&["", "k", "M", "G", "T", "P", "E"]) {
+        power(1000, at)?
+    } else if let Some(at) = place(&["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"]) {
+        power(1024, at)?
+    } else if let Some(at) = place(&["", "m", "u", "n"]) {
+        Decimal::new(1, at * 3)
+    } else {
+        return Decimal::from_scientific(text).ok();
     };
     number.parse::<Decimal>().ok()?.checked_mul(factor)
 }

@@ -84,7 +84,7 @@ mod tests {
 
     use super::*;
     use crate::api::{AgentDeploymentSpec, StableRevision};
-    use crate::launch::{self, Freeze, People, Plan, Pods, Programmed, Route, RouteVersion, Shares, WantedRevision};
+    use crate::launch::{self, Plan, Pods, Shares};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_000_000 + second).unwrap()
@@ -99,28 +99,8 @@ mod tests {
     /// Ochre is stable, and the spec asks for teal.
     fn seen() -> Observation {
         let pods = Pods { size: 2, ready: 2, all_ready_since: Some(at(-100)), ..Pods::default() };
-        Observation {
-            agent: "refund-agent".to_owned(),
-            wanted: WantedRevision::Known("teal".to_owned()),
-            replicas: 2,
-            paused: false,
-            freeze: Freeze::default(),
-            drain: None,
-            history_limit: 5,
-            pods: [("ochre".to_owned(), pods)].into(),
-            route: Route::Seen { shares: Shares::AtRest, programmed: Programmed::Yes },
-            route_version: RouteVersion::default(),
-            gone_since: None,
-            by_pods: None,
-            service: Some("ochre".to_owned()),
-            decision: None,
-            hostname_taken: None,
-            no_room: None,
-            trouble: None,
-            measured: BTreeMap::new(),
-            runs: None,
-            people: People::default(),
-        }
+        let (pods, service) = ([("ochre".to_owned(), pods)].into(), Some("ochre".to_owned()));
+        Observation { pods, service, ..Observation::calm("teal") }
     }
 
     /// Its launch has just begun, and its pods are made.

@@ -11,6 +11,8 @@ use kube::runtime::reflector::ObjectRef;
 
 use super::Error;
 use super::context::{Context, Key};
+use crate::launch::Route;
+use crate::launch::promises::share_of;
 use crate::traffic::HTTPRoute;
 
 /// What was read.
@@ -52,4 +54,16 @@ pub(crate) async fn route(ctx: &Context, key: &Key, name: &str) -> Result<Option
     }
     let api = Api::<HTTPRoute>::namespaced(ctx.client.clone(), &key.0);
     ctx.calls.read("HTTPRoute", name, api.get_opt(name)).await
+}
+
+/// Whether a route gives a revision a share, read now, and as `read` understands it.
+pub(crate) async fn gives(
+    ctx: &Context,
+    key: &Key,
+    name: &str,
+    read: fn(&HTTPRoute, &str) -> Route,
+    revision: &str,
+) -> Result<bool, Error> {
+    let route = route(ctx, key, name).await?;
+    Ok(route.is_some_and(|route| share_of(revision, &read(&route, &key.1), None) > 0))
 }

@@ -14,7 +14,6 @@ use super::traffic::{is_sluices, shares_of, written};
 use super::{Error, by_pods, live, people};
 use crate::api::{AgentDeployment, DEFAULT_HISTORY, Launch, Phase, Sharing, State, span};
 use crate::children::Owner;
-use crate::launch::promises::share_of;
 use crate::launch::{CheckName, Decision, Freeze, GateCheck, Observation, Plan, Pods, Question, Route, TriggerCheck};
 use crate::signals::Watch;
 use crate::traffic::HTTPRoute;
@@ -113,8 +112,8 @@ async fn no_room(ctx: &Context, key: &Key, state: &State, seen: &Observation) ->
 /// end before it was put back.
 async fn left_behind(ctx: &Context, key: &Key, adopted: Option<&str>, canary: &str) -> Result<Option<String>, Error> {
     for name in ctx.caches.routes_marked_by(key).into_iter().filter(|name| Some(name.as_str()) != adopted) {
-        let route = live::route(ctx, key, &name).await?; // the watch may not have told that it was put back
-        if route.is_some_and(|route| share_of(canary, &traffic::read_adopted(&route, &key.1), None) > 0) {
+        // read now: the watch may not have told that it was put back
+        if live::gives(ctx, key, &name, traffic::read_adopted, canary).await? {
             let left = format!("HTTPRoute {name}, which the agent shared before, still gives {canary} a share");
             return Ok(Some(format!("{left}: it is being put back")));
         }
@@ -124,9 +123,8 @@ async fn left_behind(ctx: &Context, key: &Key, adopted: Option<&str>, canary: &s
 
 /// Not a user's route that only has the agent's name.
 fn made_by_sluice(route: &HTTPRoute, agent: &AgentDeployment) -> bool {
-    let shares = shares_of(&traffic::read(route, &agent.name_any()));
-    ours(route, agent)
-        && (Owner::of(agent).is_some_and(|owner| owner.controls(route)) || is_sluices(route, shares.as_ref()))
+    let in_it = || is_sluices(route, shares_of(&traffic::read(route, &agent.name_any())).as_ref());
+    ours(route, agent) && (Owner::of(agent).is_some_and(|owner| owner.controls(route)) || in_it())
 }
 
 /// Not an object that a former agent of the same name left behind.

@@ -35,18 +35,16 @@ pub(crate) async fn observe(ctx: &Context, key: &Key, agent: &AgentDeployment, s
     let waiting = ctx.caches.decisions_of(&key.0, &key.1);
     let remembered = state.answers.iter().map(|answer| answer.name.clone());
     let names: BTreeSet<String> = remembered.chain(waiting).collect();
-    let api = Api::<LaunchDecision>::namespaced(ctx.client.clone(), &key.0);
     for name in names {
         let uid_of = |answer: &Answer| (answer.name == name).then(|| answer.uid.clone());
         let remembered: Vec<String> = state.answers.iter().filter_map(uid_of).collect();
-        match ctx.calls.read("LaunchDecision", &name, api.get_opt(&name)).await {
+        match open(ctx, key, &name).await {
             Err(error) => {
                 people.unread = true;
                 let cause = error.cause().unwrap_or_default();
                 tracing::warn!(namespace = key.0, agent = key.1, decision = name, %error, cause, "not heard yet");
             }
-            Ok(found) => {
-                let open = found.filter(|decision| !answered(decision) && decision.spec.agent == key.1);
+            Ok(open) => {
                 let live = open.as_ref().and_then(LaunchDecision::uid);
                 people.settled.extend(remembered.into_iter().filter(|uid| live.as_ref() != Some(uid)));
                 people.given.extend(open.and_then(given));
@@ -56,11 +54,19 @@ pub(crate) async fn observe(ctx: &Context, key: &Key, agent: &AgentDeployment, s
     people
 }
 
+/// A decision about the agent as the API server holds it now, if nobody has answered it.
+async fn open(ctx: &Context, key: &Key, name: &str) -> Result<Option<LaunchDecision>, Error> {
+    let api = Api::<LaunchDecision>::namespaced(ctx.client.clone(), &key.0);
+    let found = ctx.calls.read("LaunchDecision", name, api.get_opt(name)).await?;
+    Ok(found.filter(|decision| !answered(decision) && decision.spec.agent == key.1))
+}
+
 fn answered(decision: &LaunchDecision) -> bool {
     decision.status.as_ref().is_some_and(|status| status.state != DecisionState::Pending)
 }
 
-fn made_at(object: &impl ResourceExt) -> Timestamp {
+/// When an object was created; long ago where nobody can say.
+pub(super) fn made_at(object: &impl ResourceExt) -> Timestamp {
     object.creation_timestamp().map_or(Timestamp::UNIX_EPOCH, |time| time.0)
 }
 
@@ -123,11 +129,8 @@ async fn ignore(ctx: &Context, key: &Key) -> Result<(), Error> {
     if ctx.calls.read("AgentDeployment", &key.1, agents.get_opt(&key.1)).await?.is_some() {
         return Ok(()); // its own passes answer
     }
-    let api = Api::<LaunchDecision>::namespaced(ctx.client.clone(), &key.0);
     for name in waiting {
-        let found = ctx.calls.read("LaunchDecision", &name, api.get_opt(&name)).await?;
-        let open = found.filter(|decision| !answered(decision) && decision.spec.agent == key.1);
-        let Some(uid) = open.and_then(|decision| decision.uid()) else { continue };
+        let Some(uid) = open(ctx, key, &name).await?.and_then(|decision| decision.uid()) else { continue };
         let why = format!("there is no AgentDeployment {} in namespace {}: see spec.agent", key.1, key.0);
         let (state, reason) = (DecisionState::Ignored, clip(&why, 512));
         write(ctx, key, &Answer { uid, name, state, reason, at: ctx.now() }).await?;

@@ -18,6 +18,7 @@ use serde_json::json;
 use super::context::{Context, Key};
 use super::leader::Leadership;
 use super::live::{self, Live};
+use super::people::made_at;
 use super::perform::{FIELD_MANAGER, same_service};
 use super::prepare::Prepared;
 use super::reconcile::key;
@@ -111,8 +112,7 @@ pub(super) fn mark<'a>(ctx: &Context, step: &'a Step) -> Mark<'a> {
 /// The decision that an object carries, if it is about this agent: a former one of the same name may have left one on a route
 /// that was not its own. One whose time cannot be read counts.
 pub(super) fn written(agent: &AgentDeployment, found: &BTreeMap<String, String>) -> Option<Decision> {
-    let made = agent.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |made| made.0);
-    traffic::decision(found).filter(|decision| decision.at >= made || decision.at == Timestamp::UNIX_EPOCH)
+    traffic::decision(found).filter(|decision| decision.at >= made_at(agent) || decision.at == Timestamp::UNIX_EPOCH)
 }
 
 /// Whether an object lacks a mark that stands in the way of a rise which has left its operator and not arrived: the version

@@ -6,7 +6,6 @@ use super::context::Context;
 use super::live;
 use super::reconcile::key;
 use crate::api::AgentDeployment;
-use crate::launch::promises::share_of;
 use crate::{children, traffic};
 
 /// Refuses to take the pods of a revision that the agent's Service sends to, its own route, or a user's that it shares or shared.
@@ -26,8 +25,7 @@ pub(super) async fn unserved(ctx: &Context, agent: &AgentDeployment, revision: &
     routes.extend([key.1.clone()].into_iter().chain(adopted.map(str::to_owned)));
     for name in routes {
         let read = if name == key.1 && adopted != Some(&name) { traffic::read } else { traffic::read_adopted };
-        let route = live::route(ctx, &key, &name).await?;
-        if route.is_some_and(|route| share_of(revision, &read(&route, &key.1), None) > 0) {
+        if live::gives(ctx, &key, &name, read, revision).await? {
             return served(format!("HTTPRoute {name}"));
         }
     }

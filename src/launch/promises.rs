@@ -123,6 +123,19 @@ pub fn of_a_rise(rise: &Rise<'_>) -> Kept {
     Ok(())
 }
 
+/// Where pods are the share, no write makes it larger than the status says: `canary` is whom the Service shares with, and what
+/// pods made of it before and after. For the model and the rough weather: the shell asks it of sizes before it writes.
+#[cfg(test)]
+pub(crate) fn of_sizes(committed: &State, canary: Option<&str>, before: i32, after: i32) -> Kept {
+    let climbs = |launch: &&Launch| matches!(launch.phase, Phase::Progressing | Phase::Promoting);
+    let launch = committed.launch.as_ref().filter(climbs).filter(|launch| canary == Some(&launch.revision));
+    let allowed = launch.map_or(0, |launch| launch.weight);
+    if after <= before.max(allowed) {
+        return Ok(());
+    }
+    Err(Broken { promise: "PodsWithinStatus", why: format!("pods make {after}%, and the status says {allowed}%") })
+}
+
 /// Whether a decision goes forward (a launch, a stage, a share): only such a one may be refused.
 pub fn raises(decided: &Decided<'_>) -> bool {
     let step = decided.step;

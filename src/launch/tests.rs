@@ -108,6 +108,34 @@ struct Sim {
     rescaled: bool,
 }
 
+impl Observation {
+    /// An agent behind a gateway that asks for a revision, and has no pods yet.
+    pub(crate) fn calm(revision: &str) -> Self {
+        Self {
+            agent: "refund-agent".to_owned(),
+            wanted: WantedRevision::Known(revision.to_owned()),
+            replicas: 2,
+            paused: false,
+            freeze: Freeze::default(),
+            drain: None,
+            history_limit: 5,
+            pods: BTreeMap::new(),
+            route: Route::Seen { shares: Shares::AtRest, programmed: Programmed::Yes },
+            route_version: RouteVersion { generation: 1, rules_by: None },
+            gone_since: None,
+            by_pods: None,
+            service: None,
+            decision: None,
+            hostname_taken: None,
+            no_room: None,
+            trouble: None,
+            measured: BTreeMap::new(),
+            people: People::default(),
+            runs: None,
+        }
+    }
+}
+
 impl Sim {
     /// An agent whose stable revision is ochre, with a gateway.
     fn with_stable() -> Self {
@@ -126,28 +154,7 @@ impl Sim {
         Self {
             plan: plan(),
             state: State::default(),
-            seen: Observation {
-                agent: "refund-agent".to_owned(),
-                wanted: WantedRevision::Known(OCHRE.to_owned()),
-                replicas: 4,
-                paused: false,
-                freeze: Freeze::default(),
-                drain: None,
-                history_limit: 5,
-                pods: BTreeMap::new(),
-                route: Route::Seen { shares: Shares::AtRest, programmed: Programmed::Yes },
-                route_version: RouteVersion { generation: 1, rules_by: None },
-                gone_since: None,
-                by_pods: None,
-                service: None,
-                decision: None,
-                hostname_taken: None,
-                no_room: None,
-                trouble: None,
-                measured: BTreeMap::new(),
-                people: People::default(),
-                runs: None,
-            },
+            seen: Observation { replicas: 4, ..Observation::calm(OCHRE) },
             now,
             broken: Vec::new(),
             verdicts: BTreeMap::new(),

@@ -11,7 +11,7 @@ use super::clock::{INSTANT, NOW, TICK, in_, old, older, older_state, older_to, p
 use super::known::Known;
 use super::operator::{Operator, Pass};
 use super::rules::{Budget, PlanAs, Rules, plans};
-use crate::api::{DecisionVerb, Launch, Outcome, Phase, StableRevision, State, TrustedRevision, Verdict};
+use crate::api::{DecisionVerb, Launch, Outcome, StableRevision, State, TrustedRevision, Verdict};
 use crate::controller::elector::{Act, LeaseView};
 use crate::launch::promises::{self, Broken, Rise, share_of};
 use crate::launch::{ByPods, Decision, Plan, Programmed, Route, Shares};
@@ -630,7 +630,11 @@ impl World {
         let before = self.share_of_pods();
         self.apply(write, epoch);
         self.changed(write);
-        self.pods_within_status(write, late, before)?;
+        let canary = self.service.split.as_ref().map(|split| split.canary.as_str());
+        let kept = promises::of_sizes(&self.state, canary, before, self.share_of_pods());
+        if !late {
+            kept?; // one that was on its way is undone in the next pass
+        }
         Ok(Ok(()))
     }
 
@@ -757,19 +761,6 @@ impl World {
 
     fn has_pods(&self, revision: &str) -> bool {
         self.deployments.get(revision).is_some_and(|pods| pods.size > 0)
-    }
-
-    /// Where pods are the share, no write makes it larger than the status says.
-    fn pods_within_status(&self, write: &Write, late: bool, before: i32) -> Result<(), Broken> {
-        let climbs = |phase: Phase| matches!(phase, Phase::Progressing | Phase::Promoting);
-        let canary = self.service.split.as_ref().map(|split| &split.canary);
-        let launch = self.state.launch.as_ref().filter(|it| climbs(it.phase) && Some(&it.revision) == canary);
-        let (after, allowed) = (self.share_of_pods(), launch.map_or(0, |launch| launch.weight));
-        if late || after <= before.max(allowed) {
-            return Ok(()); // one that was on its way is undone in the next pass
-        }
-        let why = format!("pods make {after}% after {write:?}, and the status says {allowed}%");
-        Err(Broken { promise: "PodsWithinStatus", why })
     }
 
     /// What a person decided takes effect once.

@@ -400,8 +400,7 @@ impl Agent {
         let mut manifest = manifest.0;
         manifest["metadata"]["namespace"] = json!(namespace);
         if !manifest["spec"]["traffic"]["gateway"].is_null() {
-            let parent = json!({"name": set("GATEWAY_NAME")?, "namespace": set("GATEWAY_NAMESPACE")?});
-            manifest["spec"]["traffic"]["gateway"] = json!({"parentRefs": [parent], "hostnames": [host]});
+            manifest["spec"]["traffic"]["gateway"] = json!({"parentRefs": [gateway()?], "hostnames": [host]});
         } else if manifest["spec"]["traffic"]["httpRoute"].is_null()
             && manifest["spec"]["traffic"]["replicas"].is_null()
             && let Some(spec) = manifest["spec"].as_object_mut()
@@ -603,6 +602,11 @@ impl Agent {
     pub async fn done(self) -> anyhow::Result<()> {
         remove_namespace(&self.cluster.client, &self.namespace).await
     }
+}
+
+/// The cluster's Gateway, as routes name it.
+pub fn gateway() -> anyhow::Result<Value> {
+    Ok(json!({"name": set("GATEWAY_NAME")?, "namespace": set("GATEWAY_NAMESPACE")?}))
 }
 
 /// HTTPRoutes, without Sluice's own idea of them.

@@ -12,7 +12,9 @@ use serde_json::{Value, json};
 use sluice::api::{AgentDeployment, Outcome};
 use sluice::traffic::HTTPRoute;
 
-use crate::cluster::{Agent, Cluster, Manifest, PATIENCE, backends_of, condition, launch, share, until, until_none};
+use crate::cluster::{
+    Agent, Cluster, Manifest, PATIENCE, backends_of, condition, gateway, launch, share, until, until_none,
+};
 use crate::history::{History, Seen};
 use crate::{half_fails, holding, shared};
 
@@ -21,12 +23,11 @@ const GIT: &str = "gitops";
 
 /// The user's route: a rule of the agent's own, one that it has with another Service, one that is none of its business.
 fn route(agent: &str, host: &str) -> anyhow::Result<Value> {
-    let gateway = |name: &str| std::env::var(name).context("the gateway is not set");
     let path = |path: &str| json!([{"path": {"type": "PathPrefix", "value": path}}]);
     Ok(json!({
         "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": "shop"},
         "spec": {
-            "parentRefs": [{"name": gateway("GATEWAY_NAME")?, "namespace": gateway("GATEWAY_NAMESPACE")?}],
+            "parentRefs": [gateway()?],
             "hostnames": [host],
             "rules": [
                 {"matches": path("/run"), "backendRefs": [{"name": agent, "port": 80}]},

@@ -3,10 +3,10 @@
 use anyhow::{Context as _, ensure};
 use kube::ResourceExt as _;
 use kube::api::{DynamicObject, PostParams};
-use serde_json::{Value, json};
+use serde_json::json;
 use sluice::api::{AgentDeployment, Outcome};
 
-use crate::cluster::{Agent, Manifest, PATIENCE, condition, http_routes, share, until};
+use crate::cluster::{Agent, Manifest, PATIENCE, condition, gateway, http_routes, share, until};
 use crate::{holding, shared};
 
 /// A route that somebody made by hand, through the cluster's gateway.
@@ -15,11 +15,6 @@ async fn make(agent: &Agent, name: &str, host: &str, backend: &str) -> anyhow::R
     let spec = json!({"parentRefs": [gateway()?], "hostnames": [host], "rules": [{"backendRefs": backends}]});
     let route = DynamicObject::new(name, &http_routes()).data(json!({"spec": spec}));
     Ok(agent.routes().create(&PostParams::default(), &route).await?)
-}
-
-fn gateway() -> anyhow::Result<Value> {
-    let set = |name: &str| std::env::var(name).context("the gateway is not set");
-    Ok(json!({"name": set("GATEWAY_NAME")?, "namespace": set("GATEWAY_NAMESPACE")?}))
 }
 
 /// Whoever wants no gateway of Sluice may have a route of their own, and call it like the agent.

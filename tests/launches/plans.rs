@@ -8,7 +8,7 @@ use k8s_openapi::jiff::{Timestamp, tz::TimeZone};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
-use sluice::api::{AgentDeployment, LaunchPlan, Outcome};
+use sluice::api::{AgentDeployment, Launch, LaunchPlan, Outcome};
 
 use crate::cluster::{Agent, Cluster, Manifest, PATIENCE, condition, launch, share, until, until_none};
 use crate::common::MANAGER;
@@ -43,6 +43,11 @@ impl Plan {
         Ok(())
     }
 
+    /// The example agent under another name, judged by this plan.
+    fn judges(&self, agent: &str) -> anyhow::Result<Manifest> {
+        Ok(Manifest::example(agent)?.with("/spec/launch", json!({"planRef": {"name": self.name}})))
+    }
+
     async fn delete(&self) -> anyhow::Result<()> {
         self.api.delete(&self.name, &DeleteParams::default()).await?;
         Ok(())
@@ -57,6 +62,14 @@ fn holding(min_duration: &str, triggers: &[Value]) -> Value {
     json!({"stages": [{"name": "hold", "traffic": 10, "minDuration": min_duration}], "triggers": triggers})
 }
 
+/// Waits until a second revision, half of whose runs fail, has its share. Nobody asks it anything yet.
+async fn until_held(agent: &Agent) -> anyhow::Result<(History, Launch)> {
+    agent.until_first_stable().await?;
+    let history = History::of(agent);
+    agent.prompt("Be generous.", &half_fails()).await?;
+    Ok((history, agent.until_in_stage(2, "hold").await?))
+}
+
 fn plan_hash(agent: &AgentDeployment) -> String {
     launch(agent).map(|launch| launch.plan_hash.clone()).unwrap_or_default()
 }
@@ -65,12 +78,8 @@ fn plan_hash(agent: &AgentDeployment) -> String {
 async fn a_plan_is_edited_and_deleted_mid_launch_and_the_launch_keeps_its_triggers() -> anyhow::Result<()> {
     let (_turn, cluster) = shared().await?;
     let plan = Plan::apply(&cluster, &holding("1h", &[])).await?;
-    let launched_by = json!({"planRef": {"name": plan.name}});
-    let agent = Agent::apply(&cluster, Manifest::example("planned")?.with("/spec/launch", launched_by)).await?;
-    agent.until_first_stable().await?;
-    let history = History::of(&agent);
-    agent.prompt("Be generous.", &half_fails()).await?; // nobody asks it anything yet
-    let begun = agent.until_in_stage(2, "hold").await?;
+    let agent = Agent::apply(&cluster, plan.judges("planned")?).await?;
+    let (history, begun) = until_held(&agent).await?;
 
     let crashes = json!({"name": "crash-loop", "health": {"condition": "CrashLoop"}});
     plan.edit(&holding("1h", std::slice::from_ref(&crashes))).await?;
@@ -122,12 +131,8 @@ async fn a_plan_that_is_edited_into_nonsense_holds_the_launch_and_its_triggers_g
     let (_turn, cluster) = shared().await?;
     let good = holding("12s", &[]);
     let plan = Plan::apply(&cluster, &good).await?;
-    let launched_by = json!({"planRef": {"name": plan.name}});
-    let agent = Agent::apply(&cluster, Manifest::example("nonsense")?.with("/spec/launch", launched_by)).await?;
-    agent.until_first_stable().await?;
-    let history = History::of(&agent);
-    agent.prompt("Be generous.", &half_fails()).await?; // nobody asks it anything yet
-    let begun = agent.until_in_stage(2, "hold").await?;
+    let agent = Agent::apply(&cluster, plan.judges("nonsense")?).await?;
+    let (history, begun) = until_held(&agent).await?;
 
     let mut nonsense = good.clone();
     nonsense["stages"][0]["minDuration"] = json!("1s"); // it would be over at once
@@ -227,8 +232,7 @@ async fn in_a_freeze_window_a_person_and_a_trigger_take_the_canary_back_at_once(
     let mut spec = holding("1h", &[]);
     let plan = Plan::apply(&cluster, &spec).await?;
     let own = Agent::apply(&cluster, crate::holding("aborts")?).await?;
-    let launched_by = json!({"planRef": {"name": plan.name}});
-    let planned = own.beside(Manifest::example("triggers")?.with("/spec/launch", launched_by)).await?;
+    let planned = own.beside(plan.judges("triggers")?).await?;
     bind(&cluster, &own.namespace, "sluice-approver", "jane").await?;
     for agent in [&own, &planned] {
         agent.until_first_stable().await?;

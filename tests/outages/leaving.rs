@@ -10,7 +10,7 @@ use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 
 use crate::alone;
-use crate::cluster::{Agent, Cluster, Manifest, PATIENCE, SYSTEM, backends, install, sum_of, until};
+use crate::cluster::{Agent, Cluster, Manifest, PATIENCE, SYSTEM, backends, gateway, install, sum_of, until};
 use crate::common::path;
 
 /// An agent whose launch stays at 10 % of a route that is the user's own, as Git has it.
@@ -20,12 +20,11 @@ async fn sharing(cluster: &Cluster, name: &str) -> anyhow::Result<(Agent, Value)
     let manifest = manifest.with("/spec/template/spec/terminationGracePeriodSeconds", json!(2)); // nobody waits for its runs
     let manifest = manifest.with("/spec/traffic", json!({"httpRoute": {"name": "shop"}}));
     let agent = Agent::apply(cluster, manifest).await?;
-    let gateway = |name: &str| std::env::var(name).context("the gateway is not set");
     let git = json!({
         "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
         "metadata": {"name": "shop", "namespace": agent.namespace},
         "spec": {
-            "parentRefs": [{"name": gateway("GATEWAY_NAME")?, "namespace": gateway("GATEWAY_NAMESPACE")?}],
+            "parentRefs": [gateway()?],
             "hostnames": [agent.host], "rules": [{"backendRefs": [{"name": agent.name, "port": 80}]}],
         },
     });

@@ -25,12 +25,12 @@ impl Sim {
         self.rescaled = true;
     }
 
-    fn size(&self, revision: &str) -> i32 {
+    pub(super) fn size(&self, revision: &str) -> i32 {
         self.seen.pods.get(revision).map_or(0, |pods| pods.size)
     }
 
     /// What the sizes make of the Service's selector.
-    fn real_share(&self) -> i32 {
+    pub(super) fn real_share(&self) -> i32 {
         self.split.as_ref().map_or(0, |split| split.share(|revision| self.size(revision)))
     }
 

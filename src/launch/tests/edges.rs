@@ -182,11 +182,18 @@ fn restarts_are_counted_by_pod_and_what_a_pod_had_before_the_launch_hides_no_oth
     }
 }
 
+/// A launch that stays in its stage for as long as a test takes, and is taken back by so many restarts in so many seconds.
+fn counting_restarts(limit: i32, within: u64) -> Sim {
+    let mut sim = launched_to("one");
+    sim.plan.stages[0].deadline = seconds(10_000_000);
+    sim.plan.triggers = vec![trigger("crash-loop", TriggerCheck::Restarts(limit, seconds(within)), 0)];
+    sim.say("success", Verdict::Insufficient);
+    sim
+}
+
 #[test]
 fn a_status_remembers_as_many_restarts_as_any_trigger_may_ask_for_and_each_once() {
-    let mut sim = launched_to("one");
-    sim.plan.triggers = vec![trigger("restarts", TriggerCheck::Restarts(100, seconds(60)), 0)];
-    sim.say("success", Verdict::Insufficient);
+    let mut sim = counting_restarts(100, 60);
     sim.pods(TEAL).restarts = [("pod-a".to_owned(), 1), ("pod-b".to_owned(), 0)].into();
     sim.run(10);
     assert_eq!(sim.launch().restarts.len(), 1);
@@ -198,10 +205,7 @@ fn a_status_remembers_as_many_restarts_as_any_trigger_may_ask_for_and_each_once(
 
 #[test]
 fn a_canary_that_restarted_slowly_for_days_is_taken_back_when_it_really_crashes() {
-    let mut sim = launched_to("one");
-    sim.plan.stages[0].deadline = seconds(10_000_000);
-    sim.plan.triggers = vec![trigger("crash-loop", TriggerCheck::Restarts(3, seconds(300)), 0)];
-    sim.say("success", Verdict::Insufficient);
+    let mut sim = counting_restarts(3, 300);
     for count in 1..=550 {
         sim.now = after(sim.now, seconds(600));
         sim.pods(TEAL).restarts =
@@ -219,10 +223,7 @@ fn a_canary_that_restarted_slowly_for_days_is_taken_back_when_it_really_crashes(
 
 #[test]
 fn restarts_for_which_there_is_no_room_count_all_the_same() {
-    let mut sim = launched_to("one");
-    sim.plan.stages[0].deadline = seconds(1_000_000);
-    sim.plan.triggers = vec![trigger("crash-loop", TriggerCheck::Restarts(600, seconds(60)), 0)];
-    sim.say("success", Verdict::Insufficient);
+    let mut sim = counting_restarts(600, 60);
     sim.pods(TEAL).restarts = (0..550).map(|pod| (format!("pod-{pod}"), 1)).collect();
     sim.run(2);
     assert_eq!(sim.launch().outcome, None);

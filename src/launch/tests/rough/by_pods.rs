@@ -2,7 +2,7 @@
 //! seen late, writes arrive late, and each object has a version that guards them as in `controller/perform.rs` and `traffic.rs`.
 
 use super::*;
-use crate::launch::share_of_pods;
+use crate::launch::promises::of_sizes;
 
 /// The version of the agent, of its spec, of the Service (`""`), and of each revision's Deployment.
 type Versions = BTreeMap<String, u64>;
@@ -122,16 +122,9 @@ struct World {
     broken: Option<Broken>,
 }
 
-fn size(sim: &Sim, revision: &str) -> i32 {
-    sim.seen.pods.get(revision).map_or(0, |pods| pods.size)
-}
+impl Weathered for World {
+    type Weather = Weather;
 
-/// What selector and sizes make of the canary's share.
-fn real_share(sim: &Sim) -> i32 {
-    sim.split.as_ref().map_or(0, |split| share_of_pods(size(sim, &split.stable), size(sim, &split.canary)))
-}
-
-impl World {
     fn of(sim: Sim) -> Self {
         let latest = sim.now;
         let (versions, epochs) = (Versions::new(), (1, 0));
@@ -173,6 +166,12 @@ impl World {
         self.still = self.still.take().and_then(|(sim, versions, left)| (left > 1).then(|| (sim, versions, left - 1)));
     }
 
+    fn now(&self) -> (&Sim, Timestamp, Option<&Broken>) {
+        (&self.now, self.latest, self.broken.as_ref())
+    }
+}
+
+impl World {
     /// Others change what they may: the agent's spec, sizes.
     fn happens(&mut self, happening: &Happening) {
         let before = self.now.clone();
@@ -183,23 +182,15 @@ impl World {
             self.written(AGENT);
         }
         let mut sized: Vec<String> = self.now.seen.pods.keys().cloned().collect();
-        sized.retain(|revision| size(&before, revision) != size(&self.now, revision));
+        sized.retain(|revision| before.size(revision) != self.now.size(revision));
         for revision in &sized {
             self.written(revision);
         }
     }
 
     fn edit(&mut self, edit: Edit) {
-        change(&mut self.now.plan, edit);
-        match edit {
-            Edit::Stages(which) => {
-                let names = ["one", "two", "three", "four"];
-                self.now.plan.stages =
-                    STAGES[which].iter().zip(names).map(|(weight, name)| stage(name, *weight)).collect();
-            }
-            Edit::CanaryPods(_) => self.now.plan.canary_pods = 1, // a plan of pods has no other
-            Edit::Tighter | Edit::Trigger | Edit::Soak(_) | Edit::Deadline(_) => {}
-        }
+        change(&mut self.now.plan, edit, &STAGES);
+        self.now.plan.canary_pods = 1; // a plan of pods has no other
     }
 
     fn written(&mut self, object: &str) {
@@ -294,9 +285,9 @@ impl World {
                 self.may_grow(view, step, revision, *asked)?;
                 let version = self.version(revision); // it is read just before the write
                 let change = Change::Size(revision.clone(), *asked);
-                Ok((size(&view.sim, revision) != *asked).then_some(Request { change, version }))
+                Ok((view.sim.size(revision) != *asked).then_some(Request { change, version }))
             }
-            Work::Rest(revision) if size(&view.sim, revision) == 0 => Ok(None),
+            Work::Rest(revision) if view.sim.size(revision) == 0 => Ok(None),
             Work::Rest(revision) => {
                 let served = match &self.now.split {
                     Some(split) => split.names(revision),
@@ -314,7 +305,7 @@ impl World {
         let climbs = |launch: &&crate::api::Launch| matches!(launch.phase, Phase::Progressing | Phase::Promoting);
         let launch = step.state.launch.as_ref().filter(climbs).filter(|launch| launch.revision == revision);
         let narrow = launch.is_some_and(|launch| launch.weight < 100) && PodSplit::of(&step.wanted).is_none();
-        let grows = self.guards.may_grow && narrow && size(&view.sim, revision) < asked;
+        let grows = self.guards.may_grow && narrow && view.sim.size(revision) < asked;
         if grows && self.now.split.is_some() { Err(()) } else { Ok(()) }
     }
 
@@ -355,8 +346,8 @@ impl World {
     fn fits(&self, split: &PodSplit) -> bool {
         let mut others = self.now.seen.pods.iter().filter(|(revision, _)| !split.names(revision));
         let alone = others.all(|(_, pods)| pods.size.max(pods.ready) == 0);
-        let share = share_of_pods(size(&self.now, &split.stable), size(&self.now, &split.canary));
-        size(&self.now, &split.stable) > 0 && share <= split.weight && alone
+        let share = split.share(|revision| self.now.size(revision));
+        self.now.size(&split.stable) > 0 && share <= split.weight && alone
     }
 
     /// `traffic::may_rise`.
@@ -390,7 +381,7 @@ impl World {
         }
         let undone = ["WriteWhyFirst", "ReadAfresh"]; // in the next pass, when it was on its way
         let kept = self.rises(&change).filter(|broken| !(late && undone.contains(&broken.promise)));
-        let before = real_share(&self.now);
+        let before = self.now.real_share();
         self.written(change.object());
         match change {
             Change::Status(state) => self.now.state = *state,
@@ -401,8 +392,9 @@ impl World {
                 (self.epochs.1, self.under_way) = (epoch, under_way);
             }
         }
-        let beyond = self.beyond(before).filter(|_| !late); // likewise
-        self.broken = self.broken.take().or(kept).or(beyond);
+        let canary = self.now.split.as_ref().map(|split| split.canary.as_str());
+        let sized = of_sizes(&self.now.state, canary, before, self.now.real_share());
+        self.broken = self.broken.take().or(kept).or(sized.err().filter(|_| !late)); // likewise
         Ok(())
     }
 
@@ -424,16 +416,6 @@ impl World {
         kept.err().or((canary && !asked).then_some(Broken { promise: "ReadAfresh", why }))
     }
 
-    /// No write makes the share of the pods larger than the status says.
-    fn beyond(&self, before: i32) -> Option<Broken> {
-        let climbs = |phase: Phase| matches!(phase, Phase::Progressing | Phase::Promoting);
-        let canary = self.now.split.as_ref().map(|split| &split.canary);
-        let launch = self.now.state.launch.as_ref().filter(|it| climbs(it.phase) && Some(&it.revision) == canary);
-        let (now, allowed) = (real_share(&self.now), launch.map_or(0, |launch| launch.weight));
-        let why = format!("pods make {now}%, and the status says {allowed}%");
-        (now > before.max(allowed)).then_some(Broken { promise: "PodsWithinStatus", why })
-    }
-
     /// A write that was held up arrives when its time has come. Each second there are two chances: before the operator looks,
     /// and after.
     fn arrives(&mut self) {
@@ -449,22 +431,12 @@ proptest! {
 
     #[test]
     fn the_promises_hold_in_rough_weather_by_pods(sim in agent_shared(true), weather in prop::collection::vec(weather(), 1..250)) {
-        let mut world = World::of(sim);
-        for weather in &weather {
-            world.second(weather);
-            prop_assert_eq!(&world.broken, &None, "{:#?}", world.now);
-        }
+        promises_hold_in::<World>(sim, &weather)?;
     }
 
     #[test]
     fn after_rough_weather_by_pods_the_agent_comes_to_rest(sim in agent_shared(true), weather in prop::collection::vec(weather(), 1..150)) {
-        let mut world = World::of(sim);
-        for weather in &weather {
-            world.second(weather);
-        }
-        let World { mut now, latest, .. } = world;
-        now.now = latest; // the clock is right again
-        comes_to_rest(now);
+        rests_after::<World>(sim, &weather);
     }
 }
 
