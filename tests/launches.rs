@@ -25,6 +25,8 @@ mod first;
 mod history;
 #[path = "launches/kills.rs"]
 mod kills;
+#[path = "common/login.rs"]
+mod login;
 #[path = "launches/others.rs"]
 mod others;
 #[path = "decisions/people.rs"]

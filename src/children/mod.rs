@@ -179,6 +179,23 @@ pub fn agent_service(owner: &Owner, selected: Option<&Revision>, annotations: BT
     }
 }
 
+/// The agent's Service as it should be when nothing is known of a revision but its hash: the port stays what it was.
+pub fn turned(
+    owner: &Owner,
+    live: Option<&Service>,
+    revision: Option<&str>,
+    annotations: BTreeMap<String, String>,
+) -> Service {
+    let mut service = agent_service(owner, None, annotations);
+    let ports = live.and_then(|live| live.spec.as_ref()?.ports.as_ref());
+    let ours = ports.and_then(|all| all.iter().find(|port| port.port == SERVICE_PORT)).cloned();
+    if let Some(spec) = &mut service.spec {
+        spec.selector = Some(selector(&owner.name, revision.or(Some(NO_REVISION))));
+        spec.ports = ours.map(|port| vec![port]).or(spec.ports.take());
+    }
+    service
+}
+
 /// Which revision a Service selects.
 pub fn selected_revision(service: &Service) -> Option<String> {
     let selector = service.spec.as_ref()?.selector.as_ref()?;

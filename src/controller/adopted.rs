@@ -18,6 +18,8 @@ use crate::traffic::{self, HTTPRoute};
 
 /// An agent that is deleted waits so long for a route that cannot be written.
 const GIVE_UP: Duration = Duration::from_mins(1);
+/// Finalizers of the garbage collector: what an agent owns is deleted, or orphaned, before the agent goes.
+const COLLECTED: [&str; 2] = ["foregroundDeletion", "orphan"];
 
 /// The route that the agent's spec names gets the wanted shares.
 pub(super) async fn route(
@@ -119,6 +121,21 @@ pub(super) async fn farewell(ctx: &Context, agent: &AgentDeployment) -> Result<(
         }
     }
     finalizers(ctx, agent, false).await
+}
+
+/// Whether an agent in deletion goes on existing for reasons of somebody else's, and with it everything that it owns.
+pub(super) fn is_held(agent: &AgentDeployment) -> bool {
+    let mut others = agent.finalizers().iter().filter(|finalizer| *finalizer != ROUTE_FINALIZER).peekable();
+    others.peek().is_some() && others.all(|finalizer| !COLLECTED.contains(&finalizer.as_str()))
+}
+
+/// Routes that carry marks of an agent that does not exist: a write that was on its way when it went, or one that was refused
+/// for as long as its deletion waited.
+pub(super) async fn put_back_of_nobody(ctx: &Context, key: &Key) -> Result<(), Error> {
+    for name in ctx.caches.routes_marked_by(key) {
+        put_back(ctx, key, &name).await?;
+    }
+    Ok(())
 }
 
 fn stays(agent: &AgentDeployment) -> bool {

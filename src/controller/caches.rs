@@ -104,7 +104,7 @@ impl Caches {
         let all = self.routes.iter().flat_map(Store::state);
         let marked = |route: &Arc<WatchedRoute>| {
             let route = route.0.as_ref().ok().filter(|route| route.namespace().as_deref() == Some(&key.0))?;
-            traffic::is_marked(route, &key.1).then(|| route.name_any())
+            traffic::marked_by(route).contains(key.1.as_str()).then(|| route.name_any())
         };
         all.filter_map(|route| marked(&route)).collect()
     }
@@ -229,14 +229,15 @@ fn concerned_by(route: &WatchedRoute, agents: &Store<WatchedAgent>) -> Vec<Objec
     let concerned = |agent: &Arc<WatchedAgent>| {
         let Ok(agent) = &agent.0 else { return false };
         let here = agent.namespace() == namespace;
-        let marked = || route.0.as_ref().is_ok_and(|route| traffic::is_marked(route, &agent.name_any()));
-        let shares = here && (agent.spec.adopted_route() == Some(&name) || marked());
+        let shares = here && agent.spec.adopted_route() == Some(&name);
         let own = here && agent.name_any() == name;
         let rivals = |hosts: &[String]| route.0.as_ref().is_ok_and(|route| traffic::share_a_hostname(hosts, route));
         shares || !own && agent.spec.gateway().is_some_and(|gateway| rivals(&gateway.hostnames))
     };
     let found = agents.state().into_iter().filter(concerned).map(|agent| ObjectRef::from_obj(agent.as_ref()));
-    found.chain(owner(route)).collect()
+    let marks = route.0.as_ref().map(traffic::marked_by).unwrap_or_default();
+    let marked = |agent: &str| namespace.as_ref().map(|namespace| ObjectRef::new(agent).within(namespace));
+    found.chain(owner(route)).chain(marks.into_iter().filter_map(marked)).collect() // also who does not exist any more
 }
 
 /// The agents that name a LaunchPlan.

@@ -18,6 +18,7 @@ mod guard;
 pub(crate) mod leader;
 mod live;
 mod metrics;
+mod nobody;
 mod observe;
 mod people;
 mod perform;

@@ -14,7 +14,9 @@ use super::traffic::{is_sluices, shares_of, written};
 use super::{Error, by_pods, live, people};
 use crate::api::{AgentDeployment, DEFAULT_HISTORY, Launch, Phase, Sharing, State, span};
 use crate::children::Owner;
-use crate::launch::{CheckName, Decision, Freeze, GateCheck, Observation, Plan, Pods, Question, Route, TriggerCheck};
+use crate::launch::{
+    CheckName, Decision, Freeze, GateCheck, Observation, Plan, Pods, Question, Route, TriggerCheck, WantedRevision,
+};
 use crate::signals::Watch;
 use crate::traffic::HTTPRoute;
 use crate::{children, launch, traffic};
@@ -43,7 +45,7 @@ pub(crate) async fn observe(
     });
     let mut seen = Observation {
         agent: key.1.clone(),
-        wanted: prepared.wanted.clone(),
+        wanted: wanted(agent, prepared, state),
         replicas: spec.replicas.unwrap_or(1),
         paused: spec.paused.unwrap_or(false),
         freeze: Freeze::at(&prepared.judge.windows, ctx.now()),
@@ -82,6 +84,13 @@ pub(crate) async fn observe(
     seen.measured.retain(|_, measured| measured.sampled_at <= ctx.now()); // the clock was set back: nobody knows when it was taken
     seen.runs = ctx.sampler.runs(key);
     Ok((seen, live))
+}
+
+/// What the spec asks for. An agent in deletion that somebody's finalizer holds goes on serving, from what is proved: a launch
+/// of it is taken back, and none begins.
+fn wanted(agent: &AgentDeployment, prepared: &Prepared, state: &State) -> WantedRevision {
+    let stable = state.stable.as_ref().filter(|_| agent.metadata.deletion_timestamp.is_some());
+    stable.map_or_else(|| prepared.wanted.clone(), |stable| WantedRevision::Known(stable.revision.clone()))
 }
 
 /// The route that Sluice made for the agent, read now.

@@ -2,8 +2,6 @@
 //! A crash between the two writes is harmless: the next pass finds the answer remembered, and writes it.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
@@ -19,8 +17,6 @@ use crate::launch::{Given, People};
 
 /// So many unanswered decisions are read in one pass; the others wait for the next.
 const AT_ONCE: usize = 32;
-/// An agent may come so much later than a decision about it.
-const LATE: Duration = Duration::from_secs(10);
 
 /// The agent that a decision is about.
 pub(crate) fn agent_of(decision: &WatchedDecision) -> Option<ObjectRef<WatchedAgent>> {
@@ -104,32 +100,9 @@ async fn write(ctx: &Context, key: &Key, answer: &Answer) -> Result<(), Error> {
 }
 
 /// Answers decisions about an agent that does not exist, for no pass ever will: a name with a slip in it must not look like
-/// an abort that is on its way. Tries until it has, or leads no more.
-pub(crate) async fn about_nobody(ctx: Arc<Context>, key: Key) {
-    if ctx.caches.decisions_of(&key.0, &key.1).is_empty() {
-        return;
-    }
-    tokio::time::sleep(LATE).await; // one apply may bring both, and a replaced agent is gone for a moment
-    let mut failures = 0;
-    while ctx.calls.leadership.holds() {
-        let Err(error) = ignore(&ctx, &key).await else { return };
-        let cause = error.cause().unwrap_or_default();
-        tracing::warn!(namespace = key.0, agent = key.1, %error, cause, "a decision about no agent is not answered yet");
-        tokio::time::sleep(error.retry_after(failures, false)).await;
-        failures = failures.saturating_add(1);
-    }
-}
-
-async fn ignore(ctx: &Context, key: &Key) -> Result<(), Error> {
-    let waiting = ctx.caches.decisions_of(&key.0, &key.1);
-    if waiting.is_empty() {
-        return Ok(());
-    }
-    let agents = ctx.agents(&key.0);
-    if ctx.calls.read("AgentDeployment", &key.1, agents.get_opt(&key.1)).await?.is_some() {
-        return Ok(()); // its own passes answer
-    }
-    for name in waiting {
+/// an abort that is on its way.
+pub(super) async fn ignore(ctx: &Context, key: &Key) -> Result<(), Error> {
+    for name in ctx.caches.decisions_of(&key.0, &key.1) {
         let Some(uid) = open(ctx, key, &name).await?.and_then(|decision| decision.uid()) else { continue };
         let why = format!("there is no AgentDeployment {} in namespace {}: see spec.agent", key.1, key.0);
         let (state, reason) = (DecisionState::Ignored, clip(&why, 512));

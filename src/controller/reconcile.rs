@@ -34,7 +34,8 @@ pub(crate) async fn reconcile(watched: &WatchedAgent, ctx: &Context) -> Result<A
         ctx.forget(&key); // what it owned goes with it
         return Ok(Action::await_change());
     };
-    if agent.metadata.deletion_timestamp.is_some() {
+    let leaves = agent.metadata.deletion_timestamp.is_some();
+    if leaves && !adopted::is_held(&agent) {
         ctx.forget(&key);
         return adopted::farewell(ctx, &agent).await.map(|()| Action::await_change());
     }
@@ -63,6 +64,9 @@ pub(crate) async fn reconcile(watched: &WatchedAgent, ctx: &Context) -> Result<A
     let answered = people::answer(ctx, &key, &seen.people, &step.state).await;
     performed?;
     answered?;
+    if leaves && step.state.running().is_none() {
+        adopted::farewell(ctx, &agent).await?;
+    }
 
     let shown = ctx.remember(&key, Memory::succeeded);
     if shown {

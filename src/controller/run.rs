@@ -22,7 +22,7 @@ use super::config::Config;
 use super::context::Context;
 use super::elector::LEASE;
 use super::metrics::Metrics;
-use super::{begin, caches, leader, people, plans, reconcile};
+use super::{begin, caches, leader, nobody, plans, reconcile};
 use crate::server::{self, Shown};
 use crate::signals::{Sampler, SamplerMetrics};
 
@@ -203,7 +203,8 @@ impl Process {
                     }
                     Err(controller::Error::ObjectNotFound(agent)) => {
                         let key = (agent.namespace.unwrap_or_default(), agent.name);
-                        tokio::spawn(people::about_nobody(ctx.clone(), key)); // it asks before it writes whether we lead
+                        ctx.forget(&key); // also where no pass saw it go
+                        tokio::spawn(nobody::about_nobody(ctx.clone(), key)); // it asks before it writes whether we lead
                     }
                     _ => {}
                 }

@@ -13,7 +13,6 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, ResourceExt};
-use serde_json::json;
 
 use super::context::{Context, Key};
 use super::leader::Leadership;
@@ -421,25 +420,22 @@ async fn write_service(
     }
     let version = live.and_then(|live| live.metadata.resource_version.clone());
     let marks = mark(ctx, step).annotations();
-    let api = Api::<Service>::namespaced(ctx.client.clone(), &key.0);
-    let (params, patch) = if let Ok(revision) = revision {
-        let mut service = built(owner, revision.as_deref(), split, marks);
-        service.metadata.resource_version = version;
-        (PatchParams::apply(FIELD_MANAGER).force(), Patch::Apply(json!(service)))
-    } else {
+    let mut service = match revision {
+        Ok(revision) => built(owner, revision.as_deref(), split, marks),
         // Stable's stored contents cannot be read: its pods are there all the same, and the Service is turned to them.
-        let selector = children::selector(name, step.wanted.service.as_deref());
-        let mut metadata = json!({"annotations": marks, "resourceVersion": version});
-        metadata["annotations"][annotations::SPLIT] = serde_json::Value::Null;
-        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        (params, Patch::Merge(json!({"metadata": metadata, "spec": {"selector": selector}})))
+        Err(_) => children::turned(owner, live, step.wanted.service.as_deref(), marks),
     };
-    let write = async { api.patch(name, &params, &patch).await };
+    service.metadata.resource_version = version;
+    let api = Api::<Service>::namespaced(ctx.client.clone(), &key.0);
+    let params = PatchParams::apply(FIELD_MANAGER).force(); // always an apply: the next one takes away what this one marked
+    let write = async { api.patch(name, &params, &Patch::Apply(&service)).await };
     ctx.calls.write("patch", "Service", name, write).await.map(drop)
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::api::annotations;
 

@@ -5,7 +5,7 @@
 //! names no revision is at rest, whoever wrote it: that is what Git says, and the new original. Nothing here makes or
 //! deletes a route.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
@@ -342,7 +342,7 @@ fn has_room(route: &HTTPRoute, view: &View<'_>) -> bool {
 pub fn with_adopted_shares(route: &HTTPRoute, agent: &str, shares: &Shares, mark: &Mark<'_>) -> HTTPRoute {
     let mut edited = reshared(route, agent, shares);
     let kept = edited.metadata.annotations.get_or_insert_default();
-    kept.retain(|key, _| !is_of(key, agent));
+    kept.retain(|key, _| agent_of(key) != Some(agent));
     kept.extend(mark.annotations().into_iter().map(|(key, value)| (scoped(&key, agent), value)));
     edited
 }
@@ -351,15 +351,15 @@ pub fn with_adopted_shares(route: &HTTPRoute, agent: &str, shares: &Shares, mark
 pub fn released(route: &HTTPRoute, agent: &str) -> HTTPRoute {
     let mut edited = reshared(route, agent, &Shares::AtRest);
     if let Some(kept) = &mut edited.metadata.annotations {
-        kept.retain(|key, _| !is_of(key, agent));
+        kept.retain(|key, _| agent_of(key) != Some(agent));
     }
     edited.metadata.annotations = edited.metadata.annotations.filter(|kept| !kept.is_empty());
     edited
 }
 
-/// Whether a route carries marks of this agent.
-pub fn is_marked(route: &HTTPRoute, agent: &str) -> bool {
-    route.annotations().keys().any(|key| is_of(key, agent))
+/// The agents whose marks a route carries, whether they exist or not.
+pub fn marked_by(route: &HTTPRoute) -> BTreeSet<&str> {
+    route.annotations().keys().filter_map(|key| agent_of(key)).collect()
 }
 
 /// The marks of one agent on a user's route, under the names that they have on a route of Sluice's own.
@@ -373,9 +373,10 @@ fn scoped(key: &str, agent: &str) -> String {
     key.split_once('/').map_or_else(|| key.to_owned(), |(group, word)| format!("{group}/{agent}.{word}"))
 }
 
-fn is_of(key: &str, agent: &str) -> bool {
-    let word = key.strip_prefix(GROUP).and_then(|key| key.strip_prefix('/')?.strip_prefix(agent)?.strip_prefix('.'));
-    word.is_some_and(|word| KEYS.iter().any(|base| base.rsplit('/').next() == Some(word)))
+/// Whose mark an annotation is.
+fn agent_of(key: &str) -> Option<&str> {
+    let (agent, word) = key.strip_prefix(GROUP)?.strip_prefix('/')?.rsplit_once('.')?;
+    KEYS.iter().any(|base| base.rsplit('/').next() == Some(word)).then_some(agent)
 }
 
 /// The route with other shares of this agent; its own added rules are made anew.

@@ -12,7 +12,7 @@ mod matching;
 mod read;
 mod route;
 
-pub use adopted::{is_marked, marks_of, read_adopted, released, with_adopted_shares};
+pub use adopted::{marked_by, marks_of, read_adopted, released, with_adopted_shares};
 pub use by_pods::{
     PodSplit, asked_pods, besides, port_differs, ports_differ, read_service, selects_all, service_version, split_of,
     splitting, stray,

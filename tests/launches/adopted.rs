@@ -5,17 +5,19 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use k8s_openapi::api::core::v1::Service;
-use kube::ResourceExt as _;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::runtime::wait::{await_condition, conditions::is_deleted};
+use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 use sluice::api::{AgentDeployment, Outcome};
 use sluice::traffic::HTTPRoute;
 
 use crate::cluster::{
-    Agent, Cluster, Manifest, PATIENCE, backends_of, condition, gateway, launch, share, until, until_none,
+    Agent, Cluster, Manifest, PATIENCE, SYSTEM, backends_of, condition, gateway, http_routes, launch, share, until,
+    until_none,
 };
 use crate::history::{History, Seen};
+use crate::login::Login;
 use crate::{half_fails, holding, shared};
 
 /// Who applies the route, as a GitOps tool would.
@@ -139,6 +141,25 @@ async fn an_agent_that_is_deleted_in_a_launch_leaves_the_route_as_it_was() -> an
     let left = agent.routes().get("shop").await?;
     ensure!(left.data["spec"] == git, "the route is {}", left.data["spec"]);
     ensure!(left.annotations().is_empty(), "left behind: {:?}", left.annotations());
+    agent.done().await
+}
+
+/// A write of Sluice's that was on its way when the agent went arrives when no pass is made for it any more.
+#[tokio::test]
+async fn a_share_that_arrives_after_its_agent_has_gone_is_put_back() -> anyhow::Result<()> {
+    let (_turn, cluster) = shared().await?;
+    let (agent, git) = sharing(&cluster, holding("overtaken")?).await?;
+    agent.until_first_stable().await?;
+    agent.prompt("Second.", &json!({})).await?;
+    agent.until_in_stage(2, "hold").await?;
+    let mut late = agent.routes().get("shop").await?;
+    delete(&agent).await?;
+    let sluice = Login::account(&cluster, SYSTEM, "sluice").await?.client().await?;
+    let sluices = Api::<DynamicObject>::namespaced_with(sluice, &agent.namespace, &http_routes());
+    late.metadata.resource_version = sluices.get("shop").await?.resource_version();
+    sluices.replace("shop", &PostParams::default(), &late).await?;
+    let as_it_was = |route: &DynamicObject| route.data["spec"] == git && route.annotations().is_empty();
+    until(&agent.routes(), "shop", "as it was", PATIENCE, as_it_was).await?;
     agent.done().await
 }
 

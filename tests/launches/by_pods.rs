@@ -5,17 +5,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, ensure};
 use futures::StreamExt as _;
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
 use k8s_openapi::api::core::v1::Service;
-use kube::api::{Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Resource, ResourceExt as _};
 use serde_json::{Value, json};
 use sluice::api::{AgentDeployment, Launch, Outcome, Phase, REVISION_LABEL};
 use tokio::task::JoinSet;
 
-use crate::cluster::{Agent, Manifest, PATIENCE, condition, launch, stable, until};
+use crate::cluster::{Agent, Manifest, PATIENCE, condition, launch, stable, until, until_none};
 use crate::kills::KILLING;
+use crate::people::{bind, decide};
 use crate::{half_fails, shared};
 
 /// Four pods allow a fifth (one pod) and a half (four).
@@ -223,6 +224,30 @@ async fn a_share_that_pods_cannot_make_is_refused_before_anything_moves() -> any
     agent.done().await
 }
 
+/// Whether a Service selects the pods of one revision alone.
+fn narrow(service: &Service) -> bool {
+    service.spec.as_ref().and_then(|spec| spec.selector.as_ref()).is_some_and(|it| it.contains_key(REVISION_LABEL))
+}
+
+#[tokio::test]
+async fn an_agent_in_deletion_that_somebody_else_holds_serves_from_stables_pods_alone() -> anyhow::Result<()> {
+    let (_turn, cluster) = shared().await?;
+    let agent = Agent::apply(&cluster, holding("stays")?).await?;
+    let first = agent.until_first_stable().await?;
+    agent.edit(|manifest| manifest.0["metadata"]["finalizers"] = json!(["example.com/backup"])).await?;
+    let (watched, load) = (Watched::of(&agent), agent.load_inside("stays", 20, false).await?);
+    agent.prompt("Second.", &json!({})).await?;
+    agent.until_in_stage(2, "fifth").await?;
+    agent.api().delete("stays", &DeleteParams::default()).await?;
+    agent.until_ended(2, Outcome::Aborted).await?;
+    let answers = load.stop().await;
+    ensure!(answers.lost == 0 && answers.errors() == 0, "{:?}", answers.losses);
+    ensure!(watched.selected() == [&first, "both", &first], "{:?}", watched.selected());
+    agent.edit(|manifest| manifest.0["metadata"]["finalizers"] = json!([])).await?;
+    until_none(&agent.all::<Service>(), "sluice.dev/agent=stays").await?;
+    agent.done().await
+}
+
 #[tokio::test]
 async fn replicas_and_sizes_that_change_in_mid_stage_never_make_a_larger_share() -> anyhow::Result<()> {
     let (_turn, cluster) = shared().await?;
@@ -248,9 +273,6 @@ async fn replicas_and_sizes_that_change_in_mid_stage_never_make_a_larger_share()
     let name = format!("resized-{first}");
     let patch = json!({"spec": {"replicas": 4}});
     agent.all::<Deployment>().patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
-    let narrow = |service: &Service| {
-        service.spec.as_ref().and_then(|spec| spec.selector.as_ref()).is_some_and(|it| it.contains_key(REVISION_LABEL))
-    };
     let services = agent.all::<Service>();
     until(&services, "resized", "of stable alone", PATIENCE, narrow).await?;
     until(&services, "resized", "shared again", PATIENCE, |service| !narrow(service)).await?;
@@ -259,6 +281,37 @@ async fn replicas_and_sizes_that_change_in_mid_stage_never_make_a_larger_share()
     ensure!(watched.selected() == [&first, "both", &first, "both"], "{:?}", watched.selected());
     let answers = load.stop().await;
     ensure!(answers.lost == 0 && answers.errors() == 0, "{:?}", answers.losses);
+    agent.done().await
+}
+
+/// What was stored of stable is gone: its pods are there, and the Service is turned to them all the same. What that write says
+/// of its launch is not in the way of the next one.
+#[tokio::test]
+async fn a_launch_is_taken_back_to_a_stable_whose_stored_revision_is_lost_and_the_next_one_shares() -> anyhow::Result<()>
+{
+    let (_turn, cluster) = shared().await?;
+    let agent = Agent::apply(&cluster, holding("forgotten")?).await?;
+    bind(&cluster, &agent.namespace, "sluice-approver", "jane").await?;
+    let first = agent.until_first_stable().await?;
+    let watched = Watched::of(&agent);
+    agent.prompt("Second.", &json!({})).await?;
+    agent.until_in_stage(2, "fifth").await?;
+    let (stored, name) = (agent.all::<ControllerRevision>(), format!("forgotten-{first}"));
+    let killing = KILLING.lock().await;
+    stored.delete(&name, &DeleteParams::default()).await?;
+    cluster.kill_operator().await?; // who has read it remembers it
+    decide(&agent, "stop", "Abort", &json!({})).await?;
+    agent.until_ended(2, Outcome::RolledBack).await?;
+    drop(killing);
+    let lost = |agent: &AgentDeployment| condition(agent, "Stalled").starts_with("True LostRevision");
+    agent.until("told of", lost).await?;
+    agent.prompt("Refund what was paid.", &json!({})).await?; // as the condition says
+    until(&stored, &name, "stored again", PATIENCE, |_| true).await?;
+    agent.prompt("Third.", &json!({})).await?;
+    agent.until_in_stage(3, "fifth").await?;
+    ensure!(watched.selected() == [&first, "both", &first, "both"], "{:?}", watched.selected());
+    let marks = agent.all::<Service>().get("forgotten").await?.annotations().clone();
+    ensure!(!marks.contains_key("sluice.dev/decision"), "{marks:?}");
     agent.done().await
 }
 

@@ -13,7 +13,7 @@ use kube::runtime::{WatchStreamExt as _, reflector, watcher};
 use serde_json::json;
 use sluice::api::Outcome;
 
-use crate::cluster::{Agent, Cluster, Manifest, PATIENCE, condition, sum_of, until_none};
+use crate::cluster::{Agent, Cluster, Manifest, PATIENCE, condition, share, sum_of, until_none};
 use crate::{OPERATOR, half_fails, holding, shared};
 
 #[tokio::test]
@@ -37,6 +37,28 @@ async fn an_agent_that_is_deleted_in_mid_launch_leaves_nothing_behind() -> anyho
     ensure!(routes.items.is_empty(), "{routes:?}");
     // What the user made is still there.
     agent.all::<ConfigMap>().get("refund-prompts").await?;
+    agent.done().await
+}
+
+/// A canary does not go on serving because a backup takes its time; stable does.
+#[tokio::test]
+async fn an_agent_in_deletion_that_somebody_else_holds_serves_from_stable_alone() -> anyhow::Result<()> {
+    let (_turn, cluster) = shared().await?;
+    let agent = Agent::apply(&cluster, holding("lingers")?).await?;
+    agent.until_first_stable().await?;
+    agent.edit(|manifest| manifest.0["metadata"]["finalizers"] = json!(["example.com/backup"])).await?;
+    agent.prompt("Second.", &json!({})).await?;
+    let canary = agent.until_in_stage(2, "hold").await?.revision;
+    let load = agent.load(20).await?;
+    agent.api().delete("lingers", &DeleteParams::default()).await?;
+    agent.until_ended(2, Outcome::Aborted).await?;
+    let route = agent.routes().get("lingers").await?;
+    ensure!(share(&route, &canary) == 0, "the canary has {}%", share(&route, &canary));
+    agent.until_sized(&canary, 0).await?;
+    let lost = load.stop().await.lost;
+    ensure!(lost == 0, "{lost} requests were lost");
+    agent.edit(|manifest| manifest.0["metadata"]["finalizers"] = json!([])).await?;
+    until_none(&agent.all::<Service>(), "sluice.dev/agent=lingers").await?;
     agent.done().await
 }
 

@@ -222,6 +222,42 @@ fn a_canary_that_restarted_slowly_for_days_is_taken_back_when_it_really_crashes(
 }
 
 #[test]
+fn a_restart_of_60_seconds_ago_is_counted_and_one_of_61_is_not() {
+    for (last, outcome) in [(3, None), (4, Some(Outcome::RolledBack))] {
+        let mut sim = counting_restarts(3, 60);
+        for (count, passes) in [(1, 1), (2, 60), (last, 1)] {
+            sim.pods(TEAL).restarts = [("pod-a".to_owned(), count)].into();
+            sim.run(passes);
+        }
+        assert_eq!(sim.launch().outcome, outcome, "after {last} restarts, the first of them 61 s ago");
+    }
+}
+
+#[test]
+fn a_trigger_that_comes_later_counts_no_restart_from_before_its_span() {
+    let mut sim = counting_restarts(3, 60);
+    for count in 1..=3 {
+        sim.pods(TEAL).restarts = [("pod-a".to_owned(), count)].into();
+        sim.run(if count < 3 { 100 } else { 62 });
+    }
+    sim.plan.triggers = vec![trigger("crash-loop", TriggerCheck::Restarts(3, seconds(150)), 0)];
+    sim.run(2);
+    assert_eq!(sim.launch().outcome, None, "one of them was in the last 150 s");
+}
+
+#[test]
+fn what_is_forgotten_for_want_of_room_makes_no_restart_look_new() {
+    let mut sim = counting_restarts(3, 300);
+    for (apart, count) in (1..=512).map(|count| (600, count)).chain([(300, 513)]) {
+        sim.now = after(sim.now, seconds(apart - 1));
+        sim.pods(TEAL).restarts = [("pod-a".to_owned(), count)].into();
+        sim.run(1);
+        assert_eq!(sim.launch().outcome, None, "restart {count}");
+    }
+    assert_eq!(sim.launch().restarts.len(), 3, "the last two, and the one before them");
+}
+
+#[test]
 fn restarts_for_which_there_is_no_room_count_all_the_same() {
     let mut sim = counting_restarts(600, 60);
     sim.pods(TEAL).restarts = (0..550).map(|pod| (format!("pod-{pod}"), 1)).collect();
@@ -285,6 +321,16 @@ fn a_status_that_is_lost_mid_launch_costs_the_canary_its_pods_ten_seconds_later_
     paused.run(5);
     assert_eq!(paused.seen.pods[TEAL].size, 1);
     paused.until(10, "no pods", |sim| sim.seen.pods[TEAL].size == 0);
+}
+
+#[test]
+fn after_a_lost_status_those_stay_for_a_while_that_have_pods_and_do_not_serve() {
+    let mut sim = launched_to("one");
+    sim.state = State::default();
+    sim.seen.pods.insert("umber".to_owned(), Pods::default());
+    let state = sim.look().state;
+    let stay: Vec<&str> = state.retiring.iter().map(|retiring| &*retiring.revision).collect();
+    assert_eq!((state.stable.as_ref().map(|stable| &*stable.revision), stay), (Some(OCHRE), vec![TEAL]));
 }
 
 #[test]

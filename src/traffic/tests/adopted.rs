@@ -95,9 +95,9 @@ fn the_decision_is_written_under_the_agents_name() {
     assert_eq!(epoch(&marks_of(found, "refund")), Some(8));
     assert_eq!(decision(&marks_of(found, "other")), None);
     let both = share(&falling, "other", &split(5));
-    assert!(is_marked(&both, "refund") && is_marked(&both, "other") && !is_marked(&both, "fund"));
+    assert_eq!(marked_by(&both), ["other", "refund"].into());
     assert_eq!(decision(&marks_of(both.annotations(), "refund")), decision(&marks_of(found, "refund")));
-    assert!(!is_marked(&released(&both, "refund"), "refund"));
+    assert_eq!(marked_by(&released(&both, "refund")), ["other"].into());
 }
 
 #[test]

@@ -259,6 +259,9 @@ impl Story<'_> {
 
         self.screen.act(6, "Where to look next");
         println!("   export KUBECONFIG={}", self.options.kubeconfig.display());
+        if self.options.kubectl.is_absolute() {
+            println!("   alias kubectl={}", self.options.kubectl.display()); // the one that was built is not in PATH
+        }
         for (command, what) in [
             (format!("kubectl get agd -n {NAMESPACE}"), "the story in a line"),
             (format!("kubectl describe agd {AGENT} -n {NAMESPACE}"), "verdicts, conditions, events"),
