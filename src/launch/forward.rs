@@ -12,7 +12,7 @@ use super::triggers::SEEN_RESTARTS;
 use super::wanted::{read_back, service_moved};
 use super::{
     Observation, Plan, Pods, Programmed, Route, Shares, WantedRevision, by_pods, capacity, contest, freeze, gates,
-    people, share, soak,
+    people, share, soak, triggers,
 };
 use crate::api::{Launch, Outcome, PendingRevision, Phase, RejectedRevision, SeenRestart, StableRevision, State, clip};
 
@@ -296,7 +296,13 @@ pub(super) fn climb(launch: &mut Launch, plan: &Plan, seen: &Observation, now: T
         launch.message = Some(clip(&format!("held: {why}"), 512));
         notes.wakes.push(after(now, Duration::from_secs(5)));
     } else if gates::all_pass(launch) && launch.verdicts.len() == stage.gates.len() {
-        leave_stage(launch, plan, now, notes);
+        match triggers::unproved(launch, plan, seen, now) {
+            None => leave_stage(launch, plan, now, notes),
+            Some(why) => {
+                launch.message = Some(clip(&format!("held: {why}"), 512));
+                notes.wakes.push(after(now, Duration::from_secs(5)));
+            }
+        }
     }
 }
 

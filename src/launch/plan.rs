@@ -93,6 +93,9 @@ pub enum TriggerCheck {
     Condition(PodCondition),
 }
 
+/// How far back the counters of dead pods are found.
+pub const COUNT_SPAN: Duration = Duration::from_hours(1);
+
 /// A question to the metrics source: is this metric of the canary within bounds?
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Question {
@@ -106,6 +109,13 @@ pub struct Question {
     pub compare: Compare,
     /// `low <= compared value <= high` passes.
     pub bounds: Bounds,
+}
+
+impl Question {
+    /// How far back an answer may reach.
+    pub(super) fn reach(&self) -> Duration {
+        if self.metric.count.is_some() { COUNT_SPAN } else { self.window.unwrap_or_default() }
+    }
 }
 
 /// What the canary's value is compared with.

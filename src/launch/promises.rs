@@ -12,7 +12,10 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::soak::is_judged;
 use super::time::between;
-use super::{CheckName, Decision, Gate, GateCheck, Measured, Observation, Plan, Route, Shares, Step, TriggerCheck};
+use super::triggers::judged_from;
+use super::{
+    CheckName, Decision, Gate, GateCheck, Measured, Observation, Plan, Route, Shares, Step, Trigger, TriggerCheck,
+};
 use super::{Stage, WantedRevision, capacity, pods_of_share, share_of_pods};
 use crate::api::{DecisionVerb, Intervention, Launch, Outcome, Phase, PodCondition, State, Verdict};
 
@@ -265,7 +268,21 @@ fn proof(decided: &Decided<'_>) -> Result<(), String> {
     }
     let Some(began) = old.began_at else { return Err(format!("it left {} before it began", old.stage_name)) };
     let judged = stage.gates.iter().filter(|gate| !overruled(gate, new, &old.stage_name));
-    judged.into_iter().try_for_each(|gate| passes(gate, old, began, decided))
+    judged.into_iter().try_for_each(|gate| passes(gate, old, began, decided))?;
+    let triggers = decided.plan.triggers.iter().filter(|trigger| is_judged(trigger, old.phase));
+    triggers.into_iter().try_for_each(|trigger| is_clear(trigger, old, decided.seen))
+}
+
+/// A trigger that cannot be measured, or is in breach, proves nothing.
+fn is_clear(trigger: &Trigger, launch: &Launch, seen: &Observation) -> Result<(), String> {
+    if !matches!(trigger.check, TriggerCheck::Metric(_)) {
+        return Ok(());
+    }
+    let says = seen.measured.get(&CheckName::Trigger(trigger.name.clone())).map(|it| it.verdict);
+    if matches!(says, Some(Verdict::Pass | Verdict::Insufficient | Verdict::NotApplicable)) {
+        return Ok(());
+    }
+    Err(format!("{} was left, and trigger {} says {says:?}", launch.stage_name, trigger.name))
 }
 
 /// A person overruled this gate of this stage, by name.
@@ -314,9 +331,9 @@ fn rollback_wins(decided: &Decided<'_>) -> Result<(), String> {
     let pods = seen.pods.get(&old.revision);
     let judged = decided.plan.triggers.iter().filter(|trigger| is_judged(trigger, old.phase));
     let fired = judged.filter(|trigger| trigger.lasting.is_zero()).find(|trigger| match &trigger.check {
-        TriggerCheck::Metric(_) => {
+        TriggerCheck::Metric(question) => {
             let measured = seen.measured.get(&CheckName::Trigger(trigger.name.clone()));
-            measured.is_some_and(|it| it.verdict == Verdict::Fail && it.sampled_at > old.started_at)
+            measured.is_some_and(|it| it.verdict == Verdict::Fail && it.sampled_at > judged_from(old, question))
         }
         TriggerCheck::Condition(PodCondition::CrashLoop) => pods.is_some_and(|pods| pods.crash_loop.is_some()),
         TriggerCheck::Condition(PodCondition::ImagePull) => pods.is_some_and(|pods| pods.image_pull.is_some()),

@@ -7,7 +7,7 @@ use super::drain::lose_traffic;
 use super::forward::{QUIET, begin_clocks};
 use super::step::Notes;
 use super::time::after;
-use super::{Compare, Observation, Plan, Trigger, TriggerCheck, WantedRevision, freeze};
+use super::{Compare, Observation, Plan, Trigger, TriggerCheck, WantedRevision, freeze, triggers};
 use crate::api::{Launch, Outcome, PendingRevision, Phase, StableRevision, State, TrustedRevision, clip};
 
 /// The canary has all the traffic, read back, and is stable from now on: it soaks if the plan asks for it. One that is
@@ -55,10 +55,16 @@ pub(super) fn go_on(
         launch.message = Some(clip(&format!("soaks until this is mended: {message}; {undo}"), 512));
         return; // its plan may be what cannot be known: an end would rest on another one
     }
-    if now >= due {
-        return end(launch, state, seen, now, notes, Trust::Earned);
+    let last = after(due, plan.soak);
+    match triggers::unproved(launch, plan, seen, now).filter(|_| now >= due) {
+        None if now >= due => return end(launch, state, seen, now, notes, Trust::Earned),
+        None => notes.wakes.push(due),
+        Some(why) if now >= last => return end(launch, state, seen, now, notes, Trust::Unproved(&why)),
+        Some(why) => {
+            notes.wakes.push(last);
+            launch.message = Some(clip(&format!("soaks until {last:.0} at the latest, for {why}; {undo}"), 512));
+        }
     }
-    notes.wakes.push(due);
     let pending = state.pending.take();
     let Some(next) = third(launch, state, seen) else { return };
     let since = pending.filter(|pending| pending.revision == next).map_or(now, |pending| pending.since);
@@ -86,6 +92,8 @@ enum Trust<'a> {
     Earned,
     /// The soak was cut short for this revision.
     Cut(&'a str),
+    /// For so long that the soak lasted twice its time: why nobody can say.
+    Unproved(&'a str),
 }
 
 /// The launch has succeeded; the revision before it loses its pods.
@@ -107,6 +115,7 @@ fn end(launch: &mut Launch, state: &mut State, seen: &Observation, now: Timestam
             state.trusted.truncate(seen.history_limit.max(1) + 1);
             format!("{} is stable", launch.revision)
         }
+        Trust::Unproved(why) => format!("{} is stable, not trusted: {why}", launch.revision),
         Trust::Cut(next) => {
             notes.wakes.push(after(now, std::time::Duration::from_millis(1)));
             format!("{} is stable, not trusted: {next} cut its soak short", launch.revision)

@@ -32,6 +32,7 @@ mod share;
 mod soak;
 mod tables;
 mod told;
+mod unproved;
 
 const OCHRE: &str = "ochre";
 const TEAL: &str = "teal";

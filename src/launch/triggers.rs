@@ -9,8 +9,8 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::soak::is_judged;
 use super::time::{after, between, human};
-use super::{CheckName, Measured, Observation, Plan, Pods, Trigger, TriggerCheck, capacity};
-use crate::api::{Breach, Launch, PodCondition, SeenRestart, Verdict};
+use super::{CheckName, Measured, Observation, Plan, Pods, Question, Trigger, TriggerCheck, capacity};
+use crate::api::{Breach, Launch, Phase, PodCondition, SeenRestart, Verdict};
 
 /// At most so many restarts are remembered: those that a trigger may still count, and one older one of each pod. What finds no
 /// room counts as one of just now.
@@ -60,6 +60,21 @@ pub(super) fn judge(
     (fired, wake)
 }
 
+/// Why nothing counts as proved now, although nothing fired: a trigger that is in breach, if not for long enough yet, or that
+/// cannot be measured. One without enough data is neither: it is for gates to ask how much there must be.
+pub fn unproved(launch: &Launch, plan: &Plan, seen: &Observation, now: Timestamp) -> Option<String> {
+    let judged = plan.triggers.iter().filter(|trigger| is_judged(trigger, launch.phase));
+    judged.into_iter().find_map(|trigger| {
+        let why = match read(trigger, launch, plan, seen, now) {
+            None => "is not measured yet".to_owned(),
+            Some(Measured { verdict: Verdict::Error, message, .. }) => format!("cannot be measured: {message}"),
+            Some(Measured { verdict: Verdict::Fail, message, .. }) => format!("is in breach: {message}"),
+            Some(_) => return None,
+        };
+        Some(format!("trigger {} {why}", trigger.name))
+    })
+}
+
 /// What a trigger's check says now. Pod health is watched and always fresh; a metric is as old as its sample.
 fn read(trigger: &Trigger, launch: &Launch, plan: &Plan, seen: &Observation, now: Timestamp) -> Option<Measured> {
     let none = Pods::default();
@@ -70,19 +85,26 @@ fn read(trigger: &Trigger, launch: &Launch, plan: &Plan, seen: &Observation, now
         sampled_at: now,
     };
     match &trigger.check {
-        TriggerCheck::Metric(_) => seen
-            .measured
-            .get(&CheckName::Trigger(trigger.name.clone()))
-            .filter(|measured| measured.sampled_at > launch.started_at)
-            .cloned(),
+        TriggerCheck::Metric(question) => {
+            let measured = seen.measured.get(&CheckName::Trigger(trigger.name.clone()));
+            measured.filter(|measured| measured.sampled_at > judged_from(launch, question)).cloned()
+        }
         TriggerCheck::Restarts(limit, within) => Some(watched(too_many_restarts(launch, pods, *limit, *within, now))),
         TriggerCheck::Condition(PodCondition::CrashLoop) => Some(watched(pods.crash_loop.clone())),
         TriggerCheck::Condition(PodCondition::ImagePull) => Some(watched(pods.image_pull.clone())),
         TriggerCheck::Condition(PodCondition::Unready) => {
             let asked = capacity::of_canary(launch, plan, seen);
-            Some(watched((pods.ready < asked).then(|| format!("{}/{asked} pods ready", pods.ready))))
+            // more pods than a moment ago are no fault of a stable that soaks: a scaler asked for them
+            let new = launch.phase == Phase::Soaking && pods.ready > 0 && pods.failing == 0;
+            Some(watched((pods.ready < asked && !new).then(|| format!("{}/{asked} pods ready", pods.ready))))
         }
     }
+}
+
+/// From when on samples speak of this launch. A trusted revision that comes back has a past: what its pods did then is no news.
+/// A new revision has none, and what a rejected one did still counts when it is tried again.
+pub(super) fn judged_from(launch: &Launch, question: &Question) -> Timestamp {
+    after(launch.started_at, if launch.trusted { question.reach() } else { Duration::ZERO })
 }
 
 /// Notes a sample that is in breach. Time in which nothing could be measured moves the breach's start forward.
@@ -91,7 +113,7 @@ fn remember_breach(breaches: &mut Vec<Breach>, trigger: &Trigger, reading: &Meas
     if let Some(breach) = breaches.iter_mut().find(|breach| breach.trigger == trigger.name) {
         if matches!(trigger.check, TriggerCheck::Metric(_)) {
             let gap = between(breach.last_seen, at);
-            if gap > longest_step(interval) {
+            if gap > longest_step(trigger, interval) {
                 breach.since = after(breach.since, gap);
             }
             breach.last_seen = breach.last_seen.max(at);
@@ -103,9 +125,14 @@ fn remember_breach(breaches: &mut Vec<Breach>, trigger: &Trigger, reading: &Meas
     breach
 }
 
-/// Samples may be so far apart and still be consecutive: one may be lost, and a slow source may take its time for two.
-fn longest_step(interval: Duration) -> Duration {
-    interval * 2 + Duration::from_secs(10)
+/// Samples may be so far apart and still be consecutive: one may be lost, a slow source may take its time for two, and what is
+/// within the metric's own window is in the next sample.
+fn longest_step(trigger: &Trigger, interval: Duration) -> Duration {
+    let window = match &trigger.check {
+        TriggerCheck::Metric(question) => question.window.unwrap_or_default(),
+        TriggerCheck::Restarts(..) | TriggerCheck::Condition(_) => Duration::ZERO,
+    };
+    window.max(interval * 2 + Duration::from_secs(10))
 }
 
 fn fire(trigger: &Trigger, breach: &Breach, reading: &Measured, lasted: Duration) -> Fired {

@@ -40,13 +40,18 @@ fn decide(question: &Question, canary: &Reading, stable: Option<&Reading>, ready
     };
     let canary = known(question, "", canary, i64::from(ready_pods))?;
     let stable = compared.map(|stable| known(question, "stable: ", stable, 1)).transpose()?;
-    if stable.as_ref().is_some_and(|stable| stable.beyond || stable.partial.is_some()) {
+    if stable.as_ref().is_some_and(|stable| stable.beyond || stable.partial.is_some() && is_instant(question)) {
         let message = "stable is not known exactly, so the canary cannot be compared with it";
         return Err((Verdict::Insufficient, message.to_owned()));
     }
     let limits = limits(question, stable.as_ref())
         .ok_or_else(|| (Verdict::Error, "the numbers are too large to compare".to_owned()))?;
     Ok(verdict(question, &canary, stable.as_ref(), &limits))
+}
+
+/// Counts and gauges have no window: what is not seen now was never seen.
+fn is_instant(question: &Question) -> bool {
+    question.metric.count.is_some() || question.metric.gauge.is_some()
 }
 
 /// A number that may be compared, and what is still uncertain about it.
@@ -63,10 +68,9 @@ struct Known {
 fn known(question: &Question, whose: &str, reading: &Reading, ready: i64) -> Result<Known, Judged> {
     let insufficient = |message: String| Err((Verdict::Insufficient, format!("{whose}{message}")));
     let error = |message: &str| Err((Verdict::Error, format!("{whose}{message}")));
-    let instant = question.metric.count.is_some() || question.metric.gauge.is_some();
+    let instant = is_instant(question);
     let wanted = ready.max(1);
-    let unseen =
-        (instant && reading.pods < wanted).then(|| format!("{}/{wanted} pods seen by the source", reading.pods));
+    let unseen = (reading.pods < wanted).then(|| format!("{}/{wanted} pods seen by the source", reading.pods));
     let samples = match reading.samples {
         _ if instant => None,
         None => {
@@ -155,8 +159,12 @@ fn undecided(canary: &Known, limits: &Limits) -> bool {
     limits.high.is_some() || limits.low.is_some_and(|low| canary.value < low)
 }
 
-/// Whether a bound that the seen pods break stays broken whatever the unseen ones do.
+/// Whether a bound that the seen pods break stays broken whatever the unseen ones do. Of events the seen ones are bad enough:
+/// somebody was answered so.
 fn proven(metric: &MetricDefinition, broken: Broken) -> bool {
+    if metric.gauge.is_none() && metric.count.is_none() {
+        return true;
+    }
     match metric.gauge.as_ref().map(|gauge| gauge.across) {
         None | Some(Across::Max | Across::Sum) => broken == Broken::High,
         Some(Across::Min) => broken == Broken::Low,
@@ -342,7 +350,7 @@ mod tests {
         let enough = Some(Number::Exact(Decimal::from(50)));
         for (canary, verdict, message) in [
             (reading(Value::Absent, None), Verdict::Insufficient, "no data (2/3 pods seen by the source)"),
-            (reading(Value::Absent, enough), Verdict::Insufficient, "no data"),
+            (reading(Value::Absent, enough), Verdict::Insufficient, "no data (2/3 pods seen by the source)"),
             (reading(Value::Unusable(nan), enough), Verdict::Error, nan),
             (reading(Value::Unusable(nan), Some(Number::Exact(Decimal::ZERO))), Verdict::Insufficient, "0/10 samples"),
             (reading(Value::Known(Decimal::ONE), Some(Number::NotANumber)), Verdict::Error, nan),
@@ -353,6 +361,21 @@ mod tests {
             ),
         ] {
             check(&question, &canary, None, (verdict, &format!("latency_p95 {message}")));
+        }
+    }
+
+    #[test]
+    fn events_of_some_pods_fail_and_never_pass() {
+        let (at_least, at_most) = (Some("0.99"), Some("0.01"));
+        let success = ask("success_rate", Compare::Value, [at_least, None, None]);
+        let errors = ask("error_rate", Compare::Value, [None, at_most, None]);
+        for (question, value, expected) in [
+            (&success, "1", (Verdict::Insufficient, "success_rate 100% (n=812) >= 99% (2/3 pods seen by the source)")),
+            (&success, "0.5", (Verdict::Fail, "success_rate 50% (n=812) < 99%")),
+            (&errors, "0", (Verdict::Insufficient, "error_rate 0% (n=812) <= 1% (2/3 pods seen by the source)")),
+            (&errors, "0.5", (Verdict::Fail, "error_rate 50% (n=812) > 1%")),
+        ] {
+            check(question, &Reading { pods: 2, ..rate(value, 812) }, None, expected);
         }
     }
 
@@ -547,9 +570,8 @@ mod tests {
             if verdict == Verdict::Pass {
                 prop_assert!(!matches!(canary.value, Value::Unusable(_)));
                 prop_assert!(canary.value != Value::Absent || question.metric.count.is_some());
-                if instant {
-                    prop_assert!(canary.pods >= i64::from(ready).max(1));
-                } else {
+                prop_assert!(canary.pods >= i64::from(ready).max(1));
+                if !instant {
                     prop_assert!(matches!(canary.samples, Some(Number::Exact(n)) if n.round() >= Decimal::TEN));
                 }
                 if let (Compare::Value, Value::Known(value)) = (question.compare, canary.value) {

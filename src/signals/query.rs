@@ -12,12 +12,10 @@ use std::time::Duration;
 use rust_decimal::Decimal;
 
 use crate::api::{Across, MetricDefinition, Series};
+use crate::launch::COUNT_SPAN;
 
 use super::selector::{Selector, SelectorError};
 use super::source::{PART_LABEL, Source};
-
-/// How far back the counters of dead pods are found.
-const COUNT_SPAN: &str = "1h";
 
 /// The numbers of one metric and window, for any revisions. Equal queries are asked once.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -157,7 +155,7 @@ impl Query {
             // the two lives counts, so a threshold of 0 misses nothing and a higher one may be understated for that pod (the
             // restart itself is what health triggers watch). Events that no scrape saw are in no metrics store.
             Kind::Count(series) => {
-                let raw = format!("max_over_time({}[{COUNT_SPAN}])", ask.only(series));
+                let raw = format!("max_over_time({}[{}])", ask.only(series), range(COUNT_SPAN));
                 vec![(Part::Value, ask.across("sum", &raw))]
             }
             Kind::Gauge { series, across } => {
@@ -371,7 +369,7 @@ mod tests {
             ),
             (
                 "policy_bypasses",
-                vec![part(&format!("sum {by} (max_over_time(agent_policy_bypasses_total{{{who}}}[1h]))"), "value")],
+                vec![part(&format!("sum {by} (max_over_time(agent_policy_bypasses_total{{{who}}}[3600s]))"), "value")],
             ),
             (
                 "approval_backlog_age",

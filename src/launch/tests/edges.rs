@@ -8,7 +8,7 @@ use crate::launch::contest::contested;
 
 impl Sim {
     /// What a check says from now on, with its numbers: nothing else is measured.
-    fn measure(&mut self, check: CheckName, verdict: Verdict, message: &str) -> &mut Self {
+    pub(super) fn measure(&mut self, check: CheckName, verdict: Verdict, message: &str) -> &mut Self {
         self.measuring = false;
         let sampled_at = after(self.now, seconds(1)); // the next pass sees it at once
         self.seen.measured.insert(check, Measured { verdict, message: message.to_owned(), sampled_at });

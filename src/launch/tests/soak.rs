@@ -4,7 +4,7 @@ use super::*;
 use crate::launch::drain::no_runs;
 
 /// Teal soaks for 100 s, and ochre was stable before.
-fn soaking() -> Sim {
+pub(super) fn soaking() -> Sim {
     let mut sim = Sim::with_stable();
     sim.plan.soak = seconds(100);
     sim.want(TEAL);
@@ -16,7 +16,7 @@ fn size(sim: &Sim, revision: &str) -> i32 {
     sim.seen.pods.get(revision).map_or(0, |pods| pods.size)
 }
 
-fn is_trusted(sim: &Sim, revision: &str) -> bool {
+pub(super) fn is_trusted(sim: &Sim, revision: &str) -> bool {
     sim.state.trusted.iter().any(|trusted| trusted.revision == revision)
 }
 

@@ -1,0 +1,148 @@
+//! What triggers have to say when nothing fires: one that cannot be measured, or is in breach, proves nothing. And what is
+//! no news of a launch.
+
+use super::scenarios::launched_to;
+use super::soak::{is_trusted, soaking};
+use super::*;
+
+fn counting() -> Box<Question> {
+    let count = standard_metrics().into_iter().find(|metric| metric.count.is_some()).unwrap();
+    Box::new(Question { metric: count, window: None, ..*question(5) })
+}
+
+fn message(sim: &Sim) -> &str {
+    sim.launch().message.as_deref().unwrap_or_default()
+}
+
+#[test]
+fn a_stage_is_held_while_a_trigger_cannot_be_measured_and_the_deadline_ends_it() {
+    let mut sim = launched_to("one");
+    sim.say("errors", Verdict::Error).run(60);
+    assert_eq!((sim.launch().stage_name.as_str(), sim.weight()), ("one", 5), "all its gates pass");
+    assert_eq!(message(&sim), "held: trigger errors cannot be measured: errors says Error");
+    let mut dead = sim.clone();
+    dead.run(3600);
+    assert_eq!(
+        (dead.launch().outcome, dead.launch().reason.as_deref()),
+        (Some(Outcome::RolledBack), Some("DeadlinePassed"))
+    );
+    sim.say("errors", Verdict::Pass).until(5, "stage two", |sim| sim.launch().stage_name == "two");
+}
+
+#[test]
+fn a_trigger_that_was_never_asked_holds_too_and_one_without_enough_data_does_not() {
+    for (verdict, stage) in [(None, "one"), (Some(Verdict::Insufficient), "two")] {
+        let mut sim = launched_to("one");
+        sim.plan.triggers.push(trigger("cost", TriggerCheck::Metric(question(5)), 0));
+        for _ in 0..40 {
+            if let Some(verdict) = verdict {
+                let measured = Measured { verdict, message: "0/10 samples".to_owned(), sampled_at: sim.now };
+                sim.seen.measured.insert(CheckName::Trigger("cost".to_owned()), measured);
+            }
+            sim.tick();
+            if sim.launch().stage_name == "two" {
+                break;
+            }
+        }
+        assert_eq!(sim.launch().stage_name, stage, "{verdict:?}: {}", message(&sim));
+    }
+}
+
+#[test]
+fn a_stage_is_not_left_in_the_midst_of_a_breach() {
+    let mut sim = launched_to("one");
+    sim.plan.triggers[0].lasting = seconds(120);
+    sim.say("errors", Verdict::Fail).run(60);
+    assert_eq!((sim.launch().stage_name.as_str(), sim.launch().outcome), ("one", None));
+    assert_eq!(message(&sim), "held: trigger errors is in breach: errors says Fail");
+    let mut mended = sim.clone();
+    mended.say("errors", Verdict::Pass).until(5, "stage two", |sim| sim.launch().stage_name == "two");
+    sim.run(70);
+    assert_eq!(sim.launch().outcome, Some(Outcome::RolledBack));
+}
+
+#[test]
+fn a_soak_does_not_end_in_the_midst_of_a_breach() {
+    let mut sim = soaking();
+    sim.plan.triggers[0].lasting = seconds(60);
+    sim.run(80);
+    sim.say("errors", Verdict::Fail).run(40);
+    assert_eq!(sim.launch().phase, Phase::Soaking, "its 100 s are over");
+    assert!(message(&sim).contains("for trigger errors is in breach"), "{}", message(&sim));
+    let mut mended = sim.clone();
+    mended.say("errors", Verdict::Pass).run(2);
+    assert_eq!((mended.launch().phase, is_trusted(&mended, TEAL)), (Phase::Complete, true));
+    sim.run(40);
+    assert_eq!((sim.launch().outcome, sim.stable()), (Some(Outcome::RolledBack), OCHRE));
+}
+
+#[test]
+fn a_soak_that_nobody_can_judge_lasts_twice_its_time_and_earns_no_trust() {
+    let mut sim = soaking();
+    let began = sim.launch().began_at.unwrap();
+    sim.say("bypass", Verdict::Error).until(300, "the end", |sim| sim.launch().phase == Phase::Complete);
+    assert!(sim.now >= after(began, seconds(200)), "{}", sim.now);
+    assert_eq!((sim.launch().outcome, sim.stable()), (Some(Outcome::Succeeded), TEAL));
+    assert!(!is_trusted(&sim, TEAL));
+    let why = "teal is stable, not trusted: trigger bypass cannot be measured: bypass says Error";
+    assert_eq!(message(&sim), why);
+}
+
+#[test]
+fn a_soak_that_nobody_can_judge_is_cut_short_by_the_next_revision_all_the_same() {
+    let mut sim = soaking();
+    sim.say("bypass", Verdict::Error).run(120);
+    sim.want("mauve").until(10, "the next launch", |sim| sim.launch().revision == "mauve");
+}
+
+#[test]
+fn a_stable_that_a_scaler_makes_larger_in_its_soak_is_not_unready() {
+    let mut sim = soaking();
+    sim.plan.soak = seconds(1000);
+    for (failing, outcome) in [(0, None), (1, Some(Outcome::RolledBack))] {
+        let mut sim = sim.clone();
+        sim.seen.replicas = 10; // there is no node for six of them
+        for _ in 0..150 {
+            let step = sim.decide();
+            sim.commit(&step);
+            sim.now = after(sim.now, seconds(1));
+            sim.sample();
+            let pods = sim.seen.pods.get_mut(TEAL).unwrap();
+            (pods.size, pods.ready, pods.failing, pods.all_ready_since) = (10, 4, failing, None);
+        }
+        assert_eq!(sim.launch().outcome, outcome, "{failing} failing: {}", message(&sim));
+    }
+}
+
+#[test]
+fn what_a_trusted_revision_did_before_is_no_news_when_it_comes_back() {
+    for (check, blind) in [(question(30), 30), (counting(), 3600)] {
+        let mut sim = Sim::with_stable();
+        sim.want(TEAL).until(200, "stable", |sim| sim.stable() == TEAL);
+        sim.plan.triggers[1].check = TriggerCheck::Metric(check);
+        sim.want(OCHRE).until(20, "the return", |sim| sim.launch().revision == OCHRE);
+        let began = sim.launch().started_at;
+        let mut late = sim.clone();
+        sim.say("bypass", Verdict::Fail).until(20, "the end", |sim| sim.launch().phase == Phase::Complete);
+        assert_eq!((sim.launch().outcome, sim.stable()), (Some(Outcome::Succeeded), OCHRE));
+
+        late.broken.push(OCHRE); // it takes its time
+        late.now = after(began, seconds(blind));
+        late.say("bypass", Verdict::Fail).tick();
+        assert_eq!(late.launch().outcome, Some(Outcome::RolledBack), "what is after its return counts");
+    }
+}
+
+#[test]
+fn samples_within_the_metrics_own_window_are_consecutive_however_slow_the_source() {
+    for (window, outcome) in [(300, Some(Outcome::RolledBack)), (30, None)] {
+        let mut sim = launched_to("one");
+        sim.plan.stages[0].deadline = seconds(100_000);
+        sim.plan.triggers[0] = trigger("errors", TriggerCheck::Metric(question(window)), 600);
+        for _ in 0..12 {
+            sim.now = after(sim.now, seconds(59));
+            sim.measure(CheckName::Trigger("errors".to_owned()), Verdict::Fail, "9 of 10 fail").tick();
+        }
+        assert_eq!(sim.launch().outcome, outcome, "a window of {window} s, asked every second, answered every minute");
+    }
+}
