@@ -238,7 +238,7 @@ async fn every_standard_metric_brings_the_right_numbers() {
     counts_and_gauges(&prometheus).await;
     events_outlive_their_pods(&prometheus, &dying, &restarting).await;
     a_preflight_names_what_is_missing(&prometheus).await;
-    a_dated_gauge_tells_when_it_was_scraped(&prometheus).await;
+    counts_and_gauges_tell_when_they_were_scraped(&prometheus).await;
     the_sampler_brings_it_to_a_verdict(&prometheus).await;
 }
 
@@ -306,17 +306,19 @@ async fn events_outlive_their_pods(prometheus: &Prometheus, dying: &Pod, restart
     assert_eq!(still.value, known("1"), "a reset counter does not undo what was seen");
 }
 
-/// Scrapes are a second apart: an answer is as old as the last one, and says so.
-async fn a_dated_gauge_tells_when_it_was_scraped(prometheus: &Prometheus) {
+/// Scrapes are a second apart: an answer is as old as the last one, and says so; of a counter that never counted too.
+async fn counts_and_gauges_tell_when_they_were_scraped(prometheus: &Prometheus) {
     let client = Client::new(prometheus.source.clone()).unwrap();
-    let metric = standard("runs_in_flight");
-    let query = Query::compile(&metric, None).unwrap().dated();
     let asked = BTreeSet::from(["0c0ffee000".to_owned()]);
-    for behind in [0, 3] {
+    for (metric, value, behind) in
+        [("runs_in_flight", known("6"), 0), ("runs_in_flight", known("6"), 3), ("policy_bypasses", Value::Absent, 3)]
+    {
+        let metric = standard(metric);
+        let query = Query::compile(&metric, None).unwrap();
         let at = Timestamp::now() + k8s_openapi::jiff::SignedDuration::from_secs(behind);
         let answer = client.ask(&query.text(client.source(), &support(), &asked), at).await.unwrap();
         let sample = answer.of(&key("refund", "0c0ffee000"));
-        assert_eq!(sample.reading(&metric).value, known("6"));
+        assert_eq!(sample.reading(&metric).value, value);
         let age = at.duration_since(sample.taken().unwrap()).as_secs_f64();
         let behind = std::time::Duration::from_secs(behind.unsigned_abs()).as_secs_f64();
         assert!(age >= behind && age <= behind + 4.0, "scraped {age}s before, asked {behind}s ahead");

@@ -10,12 +10,12 @@ use super::schema;
 /// Where the agent's metrics come from and how they are made of series.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!has(self.interval) || duration(self.interval) >= duration('1s')").message("interval must be at least 1s").field_path(".interval"))]
+#[x_kube(validation = Rule::new("!has(self.interval) || duration(self.interval) >= duration('1s') && duration(self.interval) <= duration('1m')").message("interval must be 1s to 1m: triggers sleep in between").field_path(".interval"))]
 pub struct Metrics {
     /// The metrics source, by the name the administrator gave it in Sluice's configuration. `default` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_ref: Option<SourceRef>,
-    /// How often a launch is measured. 10s when absent, at least 1s.
+    /// How often a launch is measured: 1s to 1m, 10s when absent. Triggers see nothing in between.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::duration")]
     pub interval: Option<Duration>,

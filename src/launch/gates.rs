@@ -12,6 +12,9 @@ use crate::api::{GateVerdict, Launch, OnFail, Verdict};
 /// within these bounds: a young stage is followed closely, an old one costs a write a minute.
 const REFRESH: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(1));
 
+/// A scrape that is awaited tells nobody that it was made.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
 /// Judges the gates of a stage that has begun and remembers the verdicts. Returns when to look again, if time alone can change one.
 pub(super) fn judge(launch: &mut Launch, stage: &Stage, seen: &Observation, now: Timestamp) -> Option<Timestamp> {
     let began = launch.began_at?;
@@ -80,8 +83,12 @@ fn read_metric(
     let needed = question.window.unwrap_or_default();
     let early = measured.sampled_at <= began || covered < needed;
     if early && !matches!(measured.verdict, Verdict::Error | Verdict::NotApplicable) {
-        let message = format!("{} of the {} window", human(covered), human(needed));
-        let due = after(began, needed).max(after(now, Duration::from_secs(1)));
+        let (message, due) = if needed.is_zero() {
+            ("no sample since the stage began".to_owned(), after(now, LOOK_AGAIN))
+        } else {
+            let due = after(began, needed).max(after(now, Duration::from_secs(1)));
+            (format!("{} of the {} window", human(covered), human(needed)), due)
+        };
         return ((Verdict::Insufficient, message), Some(due));
     }
     ((measured.verdict, measured.message.clone()), None)

@@ -182,6 +182,10 @@ fn stage_of<'a>(decision: &Given, plan: &'a Plan, state: &'a mut State) -> Resul
         return Err("the plan was edited meanwhile: look again, and decide again".to_owned());
     }
     let at = plan.stages.get(index(launch)).ok_or("the plan has no such stage")?;
+    // creation times are whole seconds
+    if after(decision.made_at, Duration::from_secs(1)) <= launch.entered_at {
+        return Err(format!("given before {} was entered: look again, and decide again", launch.stage_name));
+    }
     if launch.interventions.len() + decision.gates.len().max(1) > INTERVENTIONS {
         return Err(format!("people have decided {INTERVENTIONS} things about this launch: that is all it may carry"));
     }

@@ -268,7 +268,7 @@ impl World {
         let given = open.into_iter().map(|(index, asked)| Given {
             uid: uid(index),
             name: uid(index),
-            made_at: old(),
+            made_at: *NOW,
             verb: asked.verb,
             by: "ada".to_owned(),
             reason: "I decide".to_owned(),

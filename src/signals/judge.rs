@@ -6,7 +6,7 @@
 use rust_decimal::Decimal;
 
 use crate::api::{Across, MetricDefinition, Verdict};
-use crate::launch::{Bounds, Compare, Question};
+use crate::launch::{Bounds, Compare, Question, is_in_seconds};
 
 use super::sample::{Number, Reading, Value};
 
@@ -221,17 +221,11 @@ enum Unit {
 }
 
 impl Unit {
-    /// A ratio is a share; series of seconds say so in their name, as Prometheus asks.
+    /// A ratio is a share.
     fn of(metric: &MetricDefinition) -> Self {
-        let series = match (&metric.quantile, &metric.gauge, &metric.mean) {
-            (Some(quantile), _, _) => &quantile.histogram,
-            (_, Some(gauge), _) => &gauge.series,
-            (_, _, Some(mean)) => &mean.sum,
-            _ if metric.ratio.is_some() => return Self::Share,
-            _ => return Self::Plain,
-        };
-        let name = series.0.split('{').next().unwrap_or_default();
-        if name.trim_end_matches("_total").ends_with("_seconds") || name.ends_with("_seconds_sum") {
+        if metric.ratio.is_some() {
+            Self::Share
+        } else if is_in_seconds(metric) {
             Self::Seconds
         } else {
             Self::Plain

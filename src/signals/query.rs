@@ -23,8 +23,6 @@ pub struct Query {
     kind: Kind,
     /// The window as PromQL writes it; empty for counts and gauges.
     window: String,
-    /// The instants of the samples are asked for too.
-    dated: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -52,7 +50,7 @@ pub enum Part {
     Within,
     /// Pods that the source sees.
     Pods,
-    /// When the oldest of the samples behind a gauge was taken, in seconds since 1970.
+    /// When the oldest of the samples behind a count or a gauge was taken, in seconds since 1970.
     Taken,
 }
 
@@ -111,19 +109,13 @@ impl Query {
                 .map(range)
                 .ok_or_else(|| QueryError::Window(metric.name.clone()))?,
         };
-        Ok(Self { kind, window, dated: false })
-    }
-
-    /// The same, and when the samples of a gauge were taken: an answer may be as old as the last scrape.
-    #[must_use]
-    pub fn dated(self) -> Self {
-        Self { dated: true, ..self }
+        Ok(Self { kind, window })
     }
 
     /// The PromQL text for some revisions in some namespaces of a source.
     pub fn text(&self, source: &Source, namespaces: &BTreeSet<String>, revisions: &BTreeSet<String>) -> String {
         let ask = Ask::new(source, namespaces, revisions);
-        let mut parts = self.parts(&ask);
+        let mut parts = self.parts(&ask, &source.presence);
         parts.push((Part::Pods, ask.pods(&source.presence)));
         let parts: Vec<String> = parts
             .into_iter()
@@ -141,7 +133,9 @@ impl Query {
         }
     }
 
-    fn parts(&self, ask: &Ask) -> Vec<(Part, String)> {
+    fn parts(&self, ask: &Ask, presence: &Selector) -> Vec<(Part, String)> {
+        // what has no window may be as old as the last scrape
+        let taken = |series: &Selector| (Part::Taken, ask.across("min", &format!("timestamp({})", ask.only(series))));
         let increase = |series: &Selector| format!("increase({}[{}])", ask.only(series), self.window);
         match &self.kind {
             Kind::Quotient { amount, samples } => vec![
@@ -156,12 +150,11 @@ impl Query {
             // restart itself is what health triggers watch). Events that no scrape saw are in no metrics store.
             Kind::Count(series) => {
                 let raw = format!("max_over_time({}[{}])", ask.only(series), range(COUNT_SPAN));
-                vec![(Part::Value, ask.across("sum", &raw))]
+                // of pods, because a counter that never counted has no sample of its own
+                vec![(Part::Value, ask.across("sum", &raw)), taken(presence)]
             }
             Kind::Gauge { series, across } => {
-                let series = ask.only(series).to_string();
-                let taken = self.dated.then(|| (Part::Taken, ask.across("min", &format!("timestamp({series})"))));
-                [(Part::Value, ask.across(across, &series))].into_iter().chain(taken).collect()
+                vec![(Part::Value, ask.across(across, &ask.only(series).to_string())), taken(series)]
             }
         }
     }
@@ -311,21 +304,11 @@ mod tests {
     const PODS: &str = r#"label_replace(count by (namespace, agent, revision) (up{revision!=""} == 1), "sluice_part", "pods", "", "")"#;
 
     #[test]
-    fn a_dated_query_asks_for_the_oldest_sample_of_each_revision() {
-        let query = Query::compile(&standard("runs_in_flight"), None).unwrap().dated();
-        let text = query.text(&source(""), &["support".to_owned()].into(), &["teal".to_owned()].into());
-        let series = r#"agent_runs_in_flight{revision=~"teal",namespace=~"support"}"#;
-        let taken = format!(
-            r#"label_replace(min by (namespace, agent, revision) (timestamp({series})), "sluice_part", "taken", "", "")"#
-        );
-        assert!(text.contains(&taken), "{text}");
-    }
-
-    #[test]
     fn each_kind_of_metric_is_one_query_of_named_parts() {
         let who = r#"revision=~"0c0ffee000|5ab1e00000",namespace=~"growth-2|support""#;
         let by = "by (namespace, agent, revision)";
         let part = |text: &str, part: &str| format!(r#"label_replace({text}, "sluice_part", "{part}", "", "")"#);
+        let taken = |series: &str| part(&format!("min {by} (timestamp({series}{{{who}}}))"), "taken");
         let runs = r#"{gen_ai_operation_name="invoke_agent","#;
         let histogram = "gen_ai_client_operation_duration_seconds";
         for (name, expected) in [
@@ -369,13 +352,25 @@ mod tests {
             ),
             (
                 "policy_bypasses",
-                vec![part(&format!("sum {by} (max_over_time(agent_policy_bypasses_total{{{who}}}[3600s]))"), "value")],
+                vec![
+                    part(&format!("sum {by} (max_over_time(agent_policy_bypasses_total{{{who}}}[3600s]))"), "value"),
+                    taken("up"),
+                ],
             ),
             (
                 "approval_backlog_age",
-                vec![part(&format!("max {by} (agent_approval_backlog_age_seconds{{{who}}})"), "value")],
+                vec![
+                    part(&format!("max {by} (agent_approval_backlog_age_seconds{{{who}}})"), "value"),
+                    taken("agent_approval_backlog_age_seconds"),
+                ],
             ),
-            ("runs_in_flight", vec![part(&format!("sum {by} (agent_runs_in_flight{{{who}}})"), "value")]),
+            (
+                "runs_in_flight",
+                vec![
+                    part(&format!("sum {by} (agent_runs_in_flight{{{who}}})"), "value"),
+                    taken("agent_runs_in_flight"),
+                ],
+            ),
         ] {
             assert_eq!(text(name, ""), format!("{} or {PODS}", expected.join(" or ")), "{name}");
         }
@@ -388,7 +383,7 @@ mod tests {
         let text = text("runs_in_flight", more);
         assert_eq!(
             text,
-            r#"label_replace(sum by (ns, app, rev) (agent_runs_in_flight{rev=~"0c0ffee000|5ab1e00000",ns=~"growth-2|support"}), "sluice_part", "value", "", "") or label_replace(count by (ns, app, rev) (count by (ns, app, rev, pod) (target_info{job="agents",rev!=""} == 1)), "sluice_part", "pods", "", "")"#
+            r#"label_replace(sum by (ns, app, rev) (agent_runs_in_flight{rev=~"0c0ffee000|5ab1e00000",ns=~"growth-2|support"}), "sluice_part", "value", "", "") or label_replace(min by (ns, app, rev) (timestamp(agent_runs_in_flight{rev=~"0c0ffee000|5ab1e00000",ns=~"growth-2|support"})), "sluice_part", "taken", "", "") or label_replace(count by (ns, app, rev) (count by (ns, app, rev, pod) (target_info{job="agents",rev!=""} == 1)), "sluice_part", "pods", "", "")"#
         );
         for (window, expected) in [(90_000, "[90s]"), (1500, "[1500ms]"), (3_600_000, "[3600s]")] {
             let query = Query::compile(&standard("success_rate"), Some(Duration::from_millis(window))).unwrap();

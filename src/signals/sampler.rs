@@ -33,7 +33,7 @@ use super::turns::Turns;
 /// An agent is never asked about more often.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 /// Nor more seldom.
-const LONGEST_INTERVAL: Duration = Duration::from_hours(24);
+const LONGEST_INTERVAL: Duration = Duration::from_mins(1);
 /// The part of a query that all agents share who had no failure of late.
 const SHARED: u64 = 0;
 /// After so many answers in a row an agent shares again.
@@ -129,7 +129,8 @@ struct Watched {
 /// One question of one agent.
 struct Check {
     question: Question,
-    /// The samples' own instants count: it is about a revision that is drained, of which nothing older is worth anything.
+    /// The samples' own instants count, and not the answer's: a drained revision, and a gate without a window, are judged by
+    /// nothing older than the drain or the stage.
     dated: bool,
     /// What to ask. `None` when there is nothing to ask; `measured` then says why.
     ask: Option<Ask>,
@@ -219,10 +220,13 @@ impl Sampler {
         watched
             .checks
             .iter()
-            .filter_map(|(name, check)| Some((name.clone(), check.measured.clone()?)))
-            .map(|(name, measured)| match &name {
+            .filter_map(|(name, check)| Some((name.clone(), check, check.measured.clone()?)))
+            .map(|(name, check, measured)| match &name {
                 CheckName::Drained(_) => (name, measured), // without traffic no run begins: what is known stays true
-                CheckName::Gate(..) | CheckName::Trigger(_) => (name, aged(measured, now, fresh)),
+                CheckName::Gate(..) | CheckName::Trigger(_) => {
+                    let answered = check.seen.as_ref().map_or(measured.sampled_at, |seen| seen.at);
+                    (name, aged(measured, answered, now, fresh))
+                }
             })
             .collect()
     }
@@ -260,7 +264,7 @@ impl Sampler {
             let kept = former
                 .as_mut()
                 .and_then(|former| former.checks.remove(name))
-                .filter(|check| check.question == *question && (same_canary || check.dated))
+                .filter(|check| check.question == *question && (same_canary || matches!(name, CheckName::Drained(_))))
                 .filter(|check| same_stable || check.question.compare == Compare::Value);
             let check = match kept {
                 Some(mut check) => {
@@ -280,7 +284,11 @@ impl Sampler {
     }
 
     fn new_check(&self, watch: &Watch, name: &CheckName, question: &Question) -> Check {
-        let dated = matches!(name, CheckName::Drained(_));
+        let dated = match name {
+            CheckName::Drained(_) => true,
+            CheckName::Gate(..) => question.window.is_none(),
+            CheckName::Trigger(_) => false,
+        };
         let mut check = Check {
             question: question.clone(),
             dated,
@@ -291,7 +299,7 @@ impl Sampler {
             measured: None,
         };
         let at = millis((self.now)());
-        match self.compile(watch, question, dated) {
+        match self.compile(watch, question) {
             Err(why) => {
                 check.measured = Some(Measured { verdict: Verdict::Error, message: short(&why), sampled_at: at });
             }
@@ -305,7 +313,7 @@ impl Sampler {
         check
     }
 
-    fn compile(&self, watch: &Watch, question: &Question, dated: bool) -> Result<Ask, String> {
+    fn compile(&self, watch: &Watch, question: &Question) -> Result<Ask, String> {
         if !self.sources.contains_key(&watch.source) {
             let known: Vec<&str> = self.sources.keys().map(String::as_str).collect();
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
@@ -315,7 +323,6 @@ impl Sampler {
             ));
         }
         let query = Query::compile(&question.metric, question.window).map_err(|error| error.to_string())?;
-        let query = if dated { query.dated() } else { query };
         Ok(Ask { source: watch.source.clone(), query, part: SHARED })
     }
 
@@ -545,7 +552,8 @@ impl Check {
             Err(error) => self.fail(source, &error.to_string(), done.at),
         }
         let after = self.measured.as_ref().map(|measured| measured.verdict);
-        after != before || after == Some(Verdict::Fail) && !self.dated // how long a breach lasts counts, not a drain
+        let drains = matches!(name, CheckName::Drained(_)); // how long a breach lasts counts, not how long runs go on
+        after != before || after == Some(Verdict::Fail) && !drains
     }
 
     /// Shares its query again after enough answers.
@@ -599,15 +607,15 @@ impl Check {
 }
 
 /// A pass or a breach that is older than `fresh` is neither any more.
-fn aged(measured: Measured, now: Timestamp, fresh: Duration) -> Measured {
-    let age = now.duration_since(measured.sampled_at);
+fn aged(measured: Measured, answered: Timestamp, now: Timestamp, fresh: Duration) -> Measured {
+    let age = now.duration_since(answered);
     let limit = SignedDuration::try_from(fresh).unwrap_or(SignedDuration::MAX);
     if age <= limit || !matches!(measured.verdict, Verdict::Pass | Verdict::Fail) {
         return measured;
     }
     Measured {
         verdict: Verdict::Error,
-        message: short(&format!("no answer for {}s; the last was: {}", age.as_secs(), measured.message)),
+        message: short(&format!("no answer since {answered:.0}; the last was: {}", measured.message)),
         ..measured
     }
 }
@@ -920,6 +928,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_has_no_window_is_as_old_as_its_oldest_sample_to_a_gate_and_news_to_a_trigger() {
+        let seen = [("teal", "value", "0"), ("teal", "pods", "1"), ("teal", "taken", "1000000.5")];
+        let mut running = start(vec![Fake::of(&seen).await.source("")]);
+        let mut none = question("policy_bypasses", Compare::Value, "0");
+        (none.window, none.bounds.high) = (None, none.bounds.low.take());
+        let trigger = CheckName::Trigger("bypasses".to_owned());
+        let questions = [(gate("bypasses"), none.clone()), (trigger.clone(), none)].into();
+        running.sampler.watch(key(), Watch { questions, ..watch("teal") });
+        tokio::time::timeout(Duration::from_secs(20), running.woken.recv()).await.unwrap();
+        let said = running.sampler.latest(&key());
+        let taken = Timestamp::from_millisecond(1_000_000_500).unwrap();
+        assert_eq!((said[&gate("bypasses")].verdict, said[&gate("bypasses")].sampled_at), (Verdict::Pass, taken));
+        assert!(said[&trigger].verdict == Verdict::Pass && said[&trigger].sampled_at > taken);
+    }
+
+    #[tokio::test]
     async fn other_ready_pods_are_judged_on_the_numbers_that_are_known() {
         let fake = Fake::of(&[("teal", "pods", "2")]).await;
         let mut running = start(vec![fake.source("")]);
@@ -1023,7 +1047,7 @@ mod tests {
         let said = running.only();
         assert_eq!(said.verdict, Verdict::Error);
         assert!(
-            said.message.starts_with("no answer for 6") && said.message.ends_with("success_rate 99% (n=100) >= 90%"),
+            said.message.starts_with("no answer since ") && said.message.ends_with("success_rate 99% (n=100) >= 90%"),
             "{said:?}"
         );
     }

@@ -551,3 +551,21 @@ mod crashes {
         }
     }
 }
+
+#[test]
+fn what_was_decided_about_the_stage_before_is_not_heard_in_this_one() {
+    for verb in [PROMOTE, OVERRIDE] {
+        let mut sim = launched_to("two");
+        let entered = sim.launch().entered_at;
+        let given_at = |at: Timestamp| {
+            move |given: &mut Given| {
+                given.made_at = at;
+                given.gates = if verb == OVERRIDE { vec!["success".to_owned()] } else { Vec::new() };
+            }
+        };
+        sim.decides_with("late", verb, given_at(Timestamp::from_second(entered.as_second() - 1).unwrap())).run(1);
+        assert_eq!(sim.answer("late"), "Ignored: given before two was entered: look again, and decide again");
+        sim.decides_with("in-time", verb, given_at(entered)).run(1);
+        assert!(sim.answer("in-time").starts_with("Applied: "), "{}", sim.answer("in-time"));
+    }
+}

@@ -134,6 +134,27 @@ fn what_a_trusted_revision_did_before_is_no_news_when_it_comes_back() {
 }
 
 #[test]
+fn a_gate_without_a_window_waits_for_a_sample_of_its_stage() {
+    let mut sim = launched_to("one");
+    sim.plan.stages[0].gates[0].check = GateCheck::Metric(counting());
+    let (began, name) = (sim.launch().began_at.unwrap(), CheckName::Gate(0, "success".to_owned()));
+    let taken = |sim: &mut Sim, sampled_at| {
+        sim.run(20);
+        let measured = Measured { verdict: Verdict::Pass, message: "0 <= 0".to_owned(), sampled_at };
+        sim.measuring = false;
+        sim.seen.measured.insert(name.clone(), measured);
+        sim.run(10);
+        (sim.launch().stage_name.clone(), sim.launch().verdicts.clone())
+    };
+    sim.say("success", Verdict::Insufficient);
+    let (stage, verdicts) = taken(&mut sim, began);
+    assert_eq!((stage.as_str(), verdicts[0].verdict), ("one", Verdict::Insufficient));
+    assert_eq!(verdicts[0].message, "no sample since the stage began");
+    let (stage, _) = taken(&mut sim, after(began, seconds(1)));
+    assert_eq!(stage, "two");
+}
+
+#[test]
 fn samples_within_the_metrics_own_window_are_consecutive_however_slow_the_source() {
     for (window, outcome) in [(300, Some(Outcome::RolledBack)), (30, None)] {
         let mut sim = launched_to("one");
