@@ -71,6 +71,13 @@ impl Owner {
         owners.any(|owner| owner.controller == Some(true) && owner.uid == self.uid)
     }
 
+    /// Whether an object belonged to an agent of this name that exists no more: Kubernetes is about to delete it.
+    pub fn follows(&self, object: &impl ResourceExt) -> bool {
+        let mine = self.reference();
+        let mut owners = object.owner_references().iter();
+        owners.any(|owner| owner.kind == mine.kind && owner.name == mine.name && owner.uid != mine.uid)
+    }
+
     /// Metadata of a child.
     pub fn metadata(&self, name: String, revision: Option<&str>) -> ObjectMeta {
         ObjectMeta {

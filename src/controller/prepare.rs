@@ -27,7 +27,9 @@ use crate::traffic::HTTPRoute;
 const RETRY: SignedDuration = SignedDuration::from_mins(1);
 /// All requests of a preparation together: a rollback does not wait longer for a slow webhook.
 const LIMIT: Duration = Duration::from_secs(3);
-/// What could not be read is read again after so long.
+/// Why an agent waits that was deleted and applied again at once.
+const FORMER: &str = "FormerAgent";
+/// What could not be read, or is about to be deleted, is read again after so long.
 const UNREADABLE: SignedDuration = SignedDuration::from_secs(3);
 
 /// What the spec asks for.
@@ -120,13 +122,15 @@ async fn compute(ctx: &Context, key: &Key, agent: &AgentDeployment, inputs: &Inp
             (wanted, Some(revision))
         }
     };
-    let refused = match &wanted {
-        WantedRevision::Known(_) => false,
-        WantedRevision::Refused { reason, .. } | WantedRevision::Unknown { reason, .. } => {
-            ["TemplateInvalid", "NameTaken"].contains(&reason.as_str()) // what else is unknown is watched
-        }
+    let again = match &wanted {
+        WantedRevision::Known(_) => None,
+        WantedRevision::Refused { reason, .. } | WantedRevision::Unknown { reason, .. } => match reason.as_str() {
+            "TemplateInvalid" | "NameTaken" => Some(RETRY),
+            FORMER => Some(UNREADABLE),
+            _ => None, // what else is unknown is watched
+        },
     };
-    let retry_at = refused.then(|| ctx.now() + RETRY);
+    let retry_at = again.map(|wait| ctx.now() + wait);
     Ok(Prepared { inputs: inputs.clone(), plan, judge, wanted, revision, retry_at })
 }
 
@@ -163,18 +167,34 @@ async fn names_taken(ctx: &Context, key: &Key, agent: &AgentDeployment) -> Resul
     let accounts = Api::<ServiceAccount>::namespaced(ctx.client.clone(), namespace);
     let service = ctx.calls.read("Service", name, services.get_opt(name)).await?;
     let account = ctx.calls.read("ServiceAccount", name, accounts.get_opt(name)).await?;
-    let mut taken = Vec::new();
-    taken.extend(service.filter(|object| !owner.controls(object)).map(|_| "Service"));
-    taken.extend(account.filter(|object| !owner.controls(object)).map(|_| "ServiceAccount"));
+    let (mut taken, mut leaving) = (Vec::new(), true);
+    let mut note = |kind: &'static str, controls: bool, follows: bool| {
+        taken.extend((!controls).then_some(kind));
+        leaving &= controls || follows;
+    };
+    if let Some(object) = &service {
+        note("Service", owner.controls(object), owner.follows(object));
+    }
+    if let Some(object) = &account {
+        note("ServiceAccount", owner.controls(object), owner.follows(object));
+    }
     if ctx.caches.routes.is_some() && agent.spec.gateway().is_some() {
         let routes = Api::<HTTPRoute>::namespaced(ctx.client.clone(), namespace);
         let route = ctx.calls.read("HTTPRoute", name, routes.get_opt(name)).await?;
-        taken.extend(route.filter(|object| !owner.controls(object)).map(|_| "HTTPRoute"));
+        if let Some(object) = &route {
+            note("HTTPRoute", owner.controls(object), owner.follows(object));
+        }
     }
-    Ok((!taken.is_empty()).then(|| WantedRevision::Unknown {
-        reason: "NameTaken".to_owned(),
-        message: Error::Taken(format!("{} {name}", taken.join(", "))).to_string(),
-    }))
+    if taken.is_empty() {
+        return Ok(None);
+    }
+    let what = format!("{} {name}", taken.join(", "));
+    let (reason, message) = if leaving {
+        (FORMER, format!("{what} of a former agent of this name is being deleted: it goes on when that is gone"))
+    } else {
+        ("NameTaken", Error::Taken(what).to_string())
+    };
+    Ok(Some(WantedRevision::Unknown { reason: reason.to_owned(), message }))
 }
 
 /// Asks the API server whether it would take the revision's Deployment. One that runs already was taken.
@@ -187,7 +207,7 @@ async fn try_out(
     let known = WantedRevision::Known(revision.hash.clone());
     let Some(owner) = Owner::of(agent) else { return Ok(known) };
     let runs = ctx.caches.deployments_of(&key.0, &key.1).iter().any(|(hash, _)| *hash == revision.hash);
-    if runs && revisions::is_stored(ctx, key, revision).await? {
+    if runs && revisions::is_stored(ctx, key, agent, revision).await? {
         return Ok(known);
     }
     let api = Api::<DynamicObject>::namespaced_with(ctx.client.clone(), &key.0, &dynamic::<Deployment>());

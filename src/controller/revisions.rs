@@ -26,7 +26,7 @@ pub(crate) async fn stored(
         return Ok(known);
     }
     let wanted = prepared.revision.as_ref().filter(|revision| revision.hash == hash);
-    let found = match read(ctx, key, hash).await? {
+    let found = match read(ctx, key, agent, hash).await? {
         Some(found) => found,
         None => freeze(ctx, key, agent, wanted.ok_or_else(|| lost(hash))?).await?,
     };
@@ -42,14 +42,22 @@ pub(crate) async fn stored(
 }
 
 /// Whether the API server holds just this revision.
-pub(crate) async fn is_stored(ctx: &Context, key: &Key, revision: &Revision) -> Result<bool, Error> {
-    Ok(read(ctx, key, &revision.hash).await?.is_some_and(|found| found.digest == revision.digest))
+pub(crate) async fn is_stored(
+    ctx: &Context,
+    key: &Key,
+    agent: &AgentDeployment,
+    revision: &Revision,
+) -> Result<bool, Error> {
+    Ok(read(ctx, key, agent, &revision.hash).await?.is_some_and(|found| found.digest == revision.digest))
 }
 
-async fn read(ctx: &Context, key: &Key, hash: &str) -> Result<Option<Arc<Revision>>, Error> {
+/// One that a former agent of the same name stored goes with that agent.
+async fn read(ctx: &Context, key: &Key, agent: &AgentDeployment, hash: &str) -> Result<Option<Arc<Revision>>, Error> {
     let api = Api::<ControllerRevision>::namespaced(ctx.client.clone(), &key.0);
     let name = revision_name(&key.1, hash);
     let found = ctx.calls.read("ControllerRevision", &name, api.get_opt(&name)).await?;
+    let owner = Owner::of(agent);
+    let found = found.filter(|found| owner.is_none_or(|owner| !owner.follows(found)));
     let Some(data) = found.and_then(|found| found.data) else { return Ok(None) };
     match Revision::from_data(&data.0) {
         Ok(revision) => Ok(Some(Arc::new(revision))),

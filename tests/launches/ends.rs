@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use anyhow::{anyhow, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 use futures::StreamExt as _;
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::Api;
 use kube::api::{DeleteParams, ListParams};
 use kube::runtime::{WatchStreamExt as _, reflector, watcher};
+use kube::{Api, ResourceExt as _};
 use serde_json::json;
 use sluice::api::Outcome;
 
@@ -37,6 +37,22 @@ async fn an_agent_that_is_deleted_in_mid_launch_leaves_nothing_behind() -> anyho
     ensure!(routes.items.is_empty(), "{routes:?}");
     // What the user made is still there.
     agent.all::<ConfigMap>().get("refund-prompts").await?;
+    agent.done().await
+}
+
+/// `kubectl replace --force`: what the former agent owned is there for a moment, and has its name.
+#[tokio::test]
+async fn an_agent_that_is_deleted_and_applied_again_at_once_is_launched_as_soon_as_the_former_one_has_gone()
+-> anyhow::Result<()> {
+    let (_turn, cluster) = shared().await?;
+    let agent = Agent::apply(&cluster, Manifest::example("phoenix")?).await?;
+    agent.until_first_stable().await?;
+    let former = agent.now().await?.uid();
+    agent.api().delete("phoenix", &DeleteParams::background()).await?;
+    agent.edit(|_| ()).await?;
+    ensure!(agent.now().await?.uid() != former, "it is the former one");
+    let launched = tokio::time::timeout(Duration::from_secs(50), agent.until_first_stable()).await;
+    launched.context("it waits for what is gone")??;
     agent.done().await
 }
 
