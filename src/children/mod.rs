@@ -179,7 +179,7 @@ pub fn agent_service(owner: &Owner, selected: Option<&Revision>, annotations: BT
     }
 }
 
-/// The agent's Service as it should be when nothing is known of a revision but its hash: the port stays what it was.
+/// The agent's Service as it should be when nothing is known of a revision but its hash: it leads to the port that it led to.
 pub fn turned(
     owner: &Owner,
     live: Option<&Service>,
@@ -187,11 +187,12 @@ pub fn turned(
     annotations: BTreeMap<String, String>,
 ) -> Service {
     let mut service = agent_service(owner, None, annotations);
-    let ports = live.and_then(|live| live.spec.as_ref()?.ports.as_ref());
-    let ours = ports.and_then(|all| all.iter().find(|port| port.port == SERVICE_PORT)).cloned();
+    let found = live.and_then(|live| live.spec.as_ref()?.ports.as_ref()).into_iter().flatten();
+    // ours, or what somebody made of it
+    let target = found.min_by_key(|port| port.port != SERVICE_PORT).and_then(|port| port.target_port.clone());
     if let Some(spec) = &mut service.spec {
         spec.selector = Some(selector(&owner.name, revision.or(Some(NO_REVISION))));
-        spec.ports = ours.map(|port| vec![port]).or(spec.ports.take());
+        spec.ports.iter_mut().flatten().for_each(|port| port.target_port = target.clone().or(port.target_port.take()));
     }
     service
 }

@@ -126,6 +126,19 @@ fn the_agents_service_selects_one_revision_or_nothing() {
 }
 
 #[test]
+fn a_service_of_a_lost_revision_leads_where_it_led_whatever_somebody_made_of_its_port() {
+    let led =
+        |live: Option<&Service>| json!(turned(&owner(), live, Some("0123456789"), BTreeMap::new()))["spec"].clone();
+    let ports = |target: i32| json!([{"name": "http", "protocol": "TCP", "port": 80, "targetPort": target}]);
+    for found in [ports(8080), json!([{"name": "http", "protocol": "UDP", "port": 8081, "targetPort": 8080}])] {
+        let live = serde_json::from_value(json!({"metadata": {"name": "refund"}, "spec": {"ports": found}})).unwrap();
+        assert_eq!(led(Some(&live))["ports"], ports(8080), "{found}");
+    }
+    assert_eq!(led(None)["ports"], ports(80));
+    assert_eq!(led(None)["selector"]["sluice.dev/revision"], "0123456789");
+}
+
+#[test]
 fn a_decision_rides_on_the_agents_service() {
     let annotations = BTreeMap::from([("sluice.dev/epoch".to_owned(), "3".to_owned())]);
     let service = json!(agent_service(&owner(), None, annotations));

@@ -4,7 +4,7 @@
 use std::fmt::Debug;
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
-use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount, ServiceSpec};
+use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::NamespaceResourceScope;
@@ -12,13 +12,14 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::caches::dynamic;
 use super::context::{Context, Key};
 use super::live::Live;
 use super::prepare::Prepared;
 use super::reconcile::key;
+use super::services::{self, same_service};
 use super::unserved::unserved;
 use super::{Error, adopted, by_pods, plans, revisions};
 use crate::api::{AgentDeployment, annotations};
@@ -150,8 +151,8 @@ async fn run(
     let name = revision.name();
     let service = children::revision_service(owner, revision);
     let found = ctx.caches.services.get(&ObjectRef::new(&name).within(&key.0));
-    if !found.is_some_and(|found| same_service(&found, &service)) {
-        apply::<Service>(ctx, key, "Service", &service).await?;
+    if !found.as_ref().is_some_and(|found| same_service(found, &service)) {
+        services::apply(ctx, key, found.as_deref().filter(|found| owner.controls(*found)), service).await?;
     }
     let live = ctx.caches.deployments.get(&ObjectRef::new(&name).within(&key.0));
     let sized = live.as_ref().and_then(|live| live.spec.as_ref()?.replicas) == Some(size);
@@ -163,15 +164,6 @@ async fn run(
         return Ok(());
     }
     apply_deployment(ctx, key, owner, revision, size, As::Running(launch)).await
-}
-
-/// Whether a Service sends to whom it should: what we own of it is as we want it.
-pub(super) fn same_service(live: &Service, wanted: &Service) -> bool {
-    let (Some(live), Some(wanted)) = (&live.spec, &wanted.spec) else { return false };
-    let targets = |spec: &ServiceSpec| -> Vec<_> {
-        spec.ports.iter().flatten().map(|port| (port.name.clone(), port.port, port.target_port.clone())).collect()
-    };
-    live.selector == wanted.selector && targets(live) == targets(wanted)
 }
 
 /// Applies a Deployment with what its pods need, and remembers the generation that this gave it: another one is somebody else's edit.
@@ -203,19 +195,33 @@ async fn apply_deployment(
     let mut applied = ctx.calls.write("patch", "Deployment", &name, write).await?;
     if edited_by_others(&applied) {
         // an apply leaves fields alone that somebody else added: a variable, a sidecar
-        let whole = json!([
-            {"op": "replace", "path": "/metadata/resourceVersion", "value": applied.metadata.resource_version},
-            {"op": "replace", "path": "/spec/template", "value": deployment.data["spec"]["template"]},
-        ]);
-        let whole = serde_json::from_value(whole).map_err(|error| Error::Json(name.clone(), error))?;
-        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        let write = async { api.patch(&name, &params, &Patch::<()>::Json(whole)).await };
-        applied = ctx.calls.write("patch", "Deployment", &name, write).await?;
+        let whole = json!({"op": "replace", "path": "/spec/template", "value": deployment.data["spec"]["template"]});
+        applied = edit(ctx, "Deployment", &api, &applied, vec![whole]).await?;
     }
     if let Some(generation) = applied.metadata.generation {
         ctx.remember(key, |memory| memory.applied.insert(revision.hash.clone(), generation));
     }
     Ok(())
+}
+
+/// Edits an object by a JSON patch, if nobody wrote it since it was `read`.
+pub(super) async fn edit<K>(
+    ctx: &Context,
+    kind: &'static str,
+    api: &Api<K>,
+    read: &K,
+    edits: Vec<Value>,
+) -> Result<K, Error>
+where
+    K: Resource + Clone + Debug + DeserializeOwned,
+{
+    let name = read.name_any();
+    let seen = json!({"op": "replace", "path": "/metadata/resourceVersion", "value": read.resource_version()});
+    let edits: Value = [seen].into_iter().chain(edits).collect();
+    let edits = serde_json::from_value(edits).map_err(|error| Error::Json(format!("{kind} {name}"), error))?;
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    let write = async { api.patch(&name, &params, &Patch::<()>::Json(edits)).await };
+    ctx.calls.write("patch", kind, &name, write).await
 }
 
 /// Whether somebody else owns a field of the pod template.

@@ -248,6 +248,52 @@ async fn an_agent_in_deletion_that_somebody_else_holds_serves_from_stables_pods_
     agent.done().await
 }
 
+/// Ports of a Service as a person would tell them.
+fn ports(service: &Service) -> Vec<String> {
+    let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
+    let told = |name: &Option<String>| name.clone().unwrap_or_default();
+    ports.map(|it| format!("{} {}/{}", told(&it.name), it.port, it.protocol.as_deref().unwrap_or("TCP"))).collect()
+}
+
+/// `kubectl edit` of a Service: other ports than Sluice's, under another manager.
+async fn replace_ports(agent: &Agent, service: &str, ports: Value) -> anyhow::Result<()> {
+    let edit = json!([{"op": "replace", "path": "/spec/ports", "value": ports}]);
+    let by_hand = PatchParams { field_manager: Some("kubectl-edit".to_owned()), ..PatchParams::default() };
+    let edit = Patch::<()>::Json(serde_json::from_value(edit)?);
+    agent.all::<Service>().patch(service, &by_hand, &edit).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn ports_that_somebody_else_writes_are_put_back_and_hold_up_no_rollback() -> anyhow::Result<()> {
+    let (_turn, cluster) = shared().await?;
+    let agent = Agent::apply(&cluster, holding("ported")?).await?;
+    bind(&cluster, &agent.namespace, "sluice-approver", "jane").await?;
+    let first = agent.until_first_stable().await?;
+    agent.prompt("Second.", &json!({})).await?;
+    let canary = agent.until_in_stage(2, "fifth").await?.revision;
+    replace_ports(&agent, "ported", json!([{"name": "http", "port": 8080, "targetPort": 8080}])).await?;
+    decide(&agent, "stop", "Abort", &json!({})).await?;
+    agent.until_ended(2, Outcome::RolledBack).await?;
+    let services = agent.all::<Service>();
+    let right = |service: &Service| ports(service) == ["http 80/TCP"];
+    let fell = services.get("ported").await?;
+    ensure!(narrow(&fell) && right(&fell), "{fell:?}");
+    agent.until_sized(&canary, 0).await?;
+
+    let (http, metrics) = (json!({"name": "http", "port": 80, "targetPort": 8080}), json!({"name": "m", "port": 9090}));
+    let udp = json!({"name": "http", "port": 80, "targetPort": 8080, "protocol": "UDP"});
+    for edited in [json!([http, metrics]), json!([udp])] {
+        for service in ["ported".to_owned(), format!("ported-{first}")] {
+            replace_ports(&agent, &service, edited.clone()).await?;
+            until(&services, &service, "as it was", PATIENCE, right).await?;
+        }
+    }
+    let stalled = condition(&agent.now().await?, "Stalled");
+    ensure!(stalled.starts_with("False"), "{stalled}");
+    agent.done().await
+}
+
 #[tokio::test]
 async fn replicas_and_sizes_that_change_in_mid_stage_never_make_a_larger_share() -> anyhow::Result<()> {
     let (_turn, cluster) = shared().await?;
