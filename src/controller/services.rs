@@ -2,7 +2,8 @@
 //!
 //! An apply merges ports by number and protocol, and leaves alone what others wrote. A port that somebody changed stays beside
 //! ours under the same name, and the API server refuses that: for ever, and a rollback too. Ports are Sluice's alone, in one
-//! Service as in the other; who needs another port makes a Service of his own.
+//! Service as in the other; who needs another port makes a Service of his own. And a decision that an earlier build wrote by
+//! another kind of write would stay beside the name of the next launch, as if it were about that one.
 
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use kube::{Api, ResourceExt};
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 use super::Error;
 use super::context::{Context, Key};
 use super::perform;
+use crate::traffic;
 
 /// Applies a Service upon the one that was read, if one was. Both writes are refused when somebody wrote it since.
 pub(super) async fn apply(ctx: &Context, key: &Key, read: Option<&Service>, mut wanted: Service) -> Result<(), Error> {
@@ -29,7 +31,11 @@ fn in_the_way(live: &Service, wanted: &Service) -> Vec<Value> {
     let (ours, found) = (ports(wanted.spec.as_ref()), ports(live.spec.as_ref()));
     let known = |port: &ServicePort| ours.iter().any(|our| (our.port, protocol(our)) == (port.port, protocol(port)));
     let foreign = found.iter().any(|port| !known(port));
-    foreign.then(|| json!({"op": "replace", "path": "/spec/ports", "value": ours})).into_iter().collect()
+    let whole = foreign.then(|| json!({"op": "replace", "path": "/spec/ports", "value": ours}));
+    let marks = traffic::unpruned(live, wanted.annotations()).into_iter();
+    let unmark =
+        |key: &str| json!({"op": "remove", "path": format!("/metadata/annotations/{}", key.replace('/', "~1"))});
+    whole.into_iter().chain(marks.map(unmark)).collect()
 }
 
 /// Whether a Service sends to whom it should: what we own of it is as we want it.

@@ -7,6 +7,7 @@ use anyhow::{Context as _, ensure};
 use futures::StreamExt as _;
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Resource, ResourceExt as _};
@@ -14,8 +15,9 @@ use serde_json::{Value, json};
 use sluice::api::{AgentDeployment, Launch, Outcome, Phase, REVISION_LABEL};
 use tokio::task::JoinSet;
 
-use crate::cluster::{Agent, Manifest, PATIENCE, condition, launch, stable, until, until_none};
+use crate::cluster::{Agent, Manifest, PATIENCE, SYSTEM, condition, launch, stable, until, until_none};
 use crate::kills::KILLING;
+use crate::login::Login;
 use crate::people::{bind, decide};
 use crate::{half_fails, shared};
 
@@ -358,6 +360,31 @@ async fn a_launch_is_taken_back_to_a_stable_whose_stored_revision_is_lost_and_th
     ensure!(watched.selected() == [&first, "both", &first, "both"], "{:?}", watched.selected());
     let marks = agent.all::<Service>().get("forgotten").await?.annotations().clone();
     ensure!(!marks.contains_key("sluice.dev/decision"), "{marks:?}");
+    agent.done().await
+}
+
+/// Earlier builds wrote decisions by another kind of write, which no apply takes away.
+#[tokio::test]
+async fn a_decision_that_an_earlier_build_left_on_the_service_does_not_hold_up_the_next_launch() -> anyhow::Result<()> {
+    let (_turn, cluster) = shared().await?;
+    let agent = Agent::apply(&cluster, holding("upgraded")?).await?;
+    let first = agent.until_first_stable().await?;
+    let sluice = Login::account(&cluster, SYSTEM, "sluice").await?.client().await?;
+    let decision = json!({
+        "sluice.dev/decision": "Aborted", "sluice.dev/launch": "upgraded-1", "sluice.dev/decided-revision": first,
+        "sluice.dev/reason": "Aborted: by jane", "sluice.dev/decided-at": Timestamp::now().to_string(),
+    });
+    let services = Api::<Service>::namespaced(sluice, &agent.namespace);
+    let by_merge = PatchParams { field_manager: Some("sluice".to_owned()), ..PatchParams::default() };
+    let left = json!({"metadata": {"annotations": decision}});
+    services.patch("upgraded", &by_merge, &Patch::Merge(&left)).await?;
+    agent.prompt("Second.", &json!({})).await?;
+    let canary = agent.until_in_stage(2, "fifth").await?.revision;
+    let shared = agent.all::<Service>().get("upgraded").await?;
+    let marks = shared.annotations();
+    ensure!(!narrow(&shared) && marks.get("sluice.dev/split") == Some(&format!("{first} {canary} 20")), "{marks:?}");
+    let decided = ["decision", "decided-revision", "reason", "decided-at"];
+    ensure!(!decided.iter().any(|word| marks.contains_key(&format!("sluice.dev/{word}"))), "{marks:?}");
     agent.done().await
 }
 
