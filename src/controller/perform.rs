@@ -24,7 +24,7 @@ use super::unserved::unserved;
 use super::{Error, adopted, by_pods, plans, revisions};
 use crate::api::{AgentDeployment, annotations};
 use crate::children::{self, Owner};
-use crate::launch::{Observation, Step};
+use crate::launch::{Observation, Shares, Step};
 use crate::revision::Revision;
 use crate::revision::names::revision_name;
 use crate::traffic::asked_pods;
@@ -57,8 +57,9 @@ pub(crate) async fn perform(
     let key = key(agent);
     let Some(owner) = Owner::of(agent) else { return Ok(()) };
     let mut given = capacity(ctx, agent, prepared, step).await;
-    if let Some(live) = live.filter(|_| given.is_ok()) {
-        given = traffic(ctx, agent, prepared, seen, step, live).await;
+    let may_move = given.as_ref().map_or_else(|error| !error.is_about_all() && all_to_stable(step), |()| true);
+    if let Some(live) = live.filter(|_| may_move) {
+        given = given.and(traffic(ctx, agent, prepared, seen, step, live).await);
     }
     // before pods go: what it could not leave may send to them; and whatever failed above, for a canary may have a share there
     let left = adopted::leave_others(ctx, agent).await;
@@ -80,22 +81,57 @@ async fn take_away(
     step: &Step,
 ) -> Result<(), Error> {
     let key = key(agent);
+    let idle = |hash: &String| !step.wanted.sizes.contains_key(hash);
+    let mut first = Ok(());
     for hash in ctx.caches.revisions_of(&key.0, &key.1) {
-        if !step.wanted.sizes.contains_key(&hash) && !step.wanted.keep.contains(&hash) {
-            remove(ctx, agent, &hash).await?;
+        let old = idle(&hash) && !step.wanted.keep.contains(&hash);
+        if old && !goes_on(&mut first, remove(ctx, agent, &hash).await) {
+            return first;
         }
     }
     for (hash, deployment) in ctx.caches.deployments_of(&key.0, &key.1) {
-        let rests = !step.wanted.sizes.contains_key(&hash) && step.wanted.keep.contains(&hash);
-        if rests && asked_pods(&deployment) != 0 {
-            unserved(ctx, agent, &hash).await?;
-            let revision = revisions::stored(ctx, &key, agent, prepared, &hash).await?;
-            let as_seen = As::Seen(deployment.resource_version());
-            apply_deployment(ctx, &key, owner, &revision, 0, as_seen).await?;
+        let rests = idle(&hash) && step.wanted.keep.contains(&hash) && asked_pods(&deployment) != 0;
+        if rests && !goes_on(&mut first, rest(ctx, agent, owner, prepared, &hash, &deployment).await) {
+            return first;
         }
     }
     ctx.remember(&key, |memory| memory.revisions.retain(|hash, _| step.wanted.sizes.contains_key(hash)));
-    Ok(())
+    first
+}
+
+/// Takes the pods of a revision that stays in the history, unless something sends to them.
+async fn rest(
+    ctx: &Context,
+    agent: &AgentDeployment,
+    owner: &Owner,
+    prepared: &Prepared,
+    hash: &str,
+    deployment: &Deployment,
+) -> Result<(), Error> {
+    let key = key(agent);
+    unserved(ctx, agent, hash).await?;
+    let revision = revisions::stored(ctx, &key, agent, prepared, hash).await?;
+    let as_seen = As::Seen(deployment.resource_version());
+    apply_deployment(ctx, &key, owner, &revision, 0, as_seen).await
+}
+
+/// Keeps the first error of several revisions, and tells whether to go on with the next: what one is refused keeps none of the
+/// others. Where the API server does not answer, or we lead no more, there is no use in it.
+fn goes_on(first: &mut Result<(), Error>, done: Result<(), Error>) -> bool {
+    let Err(error) = done else { return true };
+    let goes_on = !error.is_about_all();
+    if first.is_ok() {
+        *first = Err(error);
+    }
+    goes_on
+}
+
+/// Whether all traffic is to go to stable: that takes no capacity that could be missing. Whatever else is written waits for it.
+fn all_to_stable(step: &Step) -> bool {
+    let stable = step.state.stable.as_ref().map(|stable| &stable.revision);
+    stable.is_some()
+        && step.wanted.service.as_ref() == stable
+        && matches!(step.wanted.shares, None | Some(Shares::AtRest))
 }
 
 /// What is done when a fall could not be written: every revision that should run has its pods, for the fall may wait for them;
@@ -110,18 +146,40 @@ pub(crate) async fn without_traffic(
     adopted::leave_others(ctx, agent).await.and(sized)
 }
 
-/// Every revision that should run has its pods.
+/// Every revision that should run has its pods: stable first, and it has them also where a canary cannot be made.
 async fn capacity(ctx: &Context, agent: &AgentDeployment, prepared: &Prepared, step: &Step) -> Result<(), Error> {
-    let key = key(agent);
     let Some(owner) = Owner::of(agent) else { return Ok(()) };
-    let running = step.state.running();
-    for (hash, size) in &step.wanted.sizes {
-        let revision = revisions::stored(ctx, &key, agent, prepared, hash).await?;
-        by_pods::may_grow(ctx, agent, step, hash, *size).await?;
-        let launch = running.filter(|launch| launch.revision == *hash).map(|launch| launch.id.as_str());
-        run(ctx, &key, &owner, &revision, *size, launch).await?;
+    let mut first = Ok(());
+    for (hash, size) in stable_first(step) {
+        if !goes_on(&mut first, give(ctx, agent, &owner, prepared, step, (hash, size)).await) {
+            break;
+        }
     }
-    Ok(())
+    first
+}
+
+/// One revision has its pods.
+async fn give(
+    ctx: &Context,
+    agent: &AgentDeployment,
+    owner: &Owner,
+    prepared: &Prepared,
+    step: &Step,
+    (hash, size): (&str, i32),
+) -> Result<(), Error> {
+    let key = key(agent);
+    let revision = revisions::stored(ctx, &key, agent, prepared, hash).await?;
+    by_pods::may_grow(ctx, agent, step, hash, size).await?;
+    let launch = step.state.running().filter(|launch| launch.revision == hash).map(|launch| launch.id.as_str());
+    run(ctx, &key, owner, &revision, size, launch).await
+}
+
+/// The revisions that should run, with their sizes.
+fn stable_first(step: &Step) -> Vec<(&str, i32)> {
+    let stable = step.state.stable.as_ref().map(|stable| stable.revision.as_str());
+    let mut all: Vec<_> = step.wanted.sizes.iter().map(|(hash, size)| (hash.as_str(), *size)).collect();
+    all.sort_by_key(|(hash, _)| Some(*hash) != stable);
+    all
 }
 
 /// How a Deployment is written.
@@ -301,6 +359,16 @@ async fn delete_as<K: Child>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_one_revision_is_refused_keeps_none_of_the_others_and_who_leads_no_more_stops() {
+        let served = |revision: &str| Err(Error::Served { revision: revision.to_owned(), by: "Service a".to_owned() });
+        let mut first = Ok(());
+        assert!(goes_on(&mut first, Ok(())) && first.is_ok());
+        assert!(goes_on(&mut first, served("one")) && goes_on(&mut first, served("two")));
+        assert!(!goes_on(&mut first, Err(Error::NotLeading)));
+        assert!(matches!(first, Err(Error::Served { revision, .. }) if revision == "one"));
+    }
 
     #[test]
     fn a_scaler_and_a_status_are_no_edit_of_the_template() {
