@@ -71,6 +71,29 @@ impl Owner {
         owners.any(|owner| owner.controller == Some(true) && owner.uid == self.uid)
     }
 
+    /// The revision that this is the own object of (`<agent>-<hash>`): by its labels and by its name, and not if somebody else
+    /// controls it. Labels alone say nothing: who copies a Deployment, or exposes it, copies them.
+    pub fn revision_of(&self, object: &impl ResourceExt) -> Option<String> {
+        let hash = self.labelled(object)?;
+        let owners = object.owner_references();
+        let theirs = owners.iter().any(|owner| owner.controller == Some(true) && owner.uid != self.uid);
+        (object.name_any() == revision_name(&self.name, hash) && !theirs).then(|| hash.clone())
+    }
+
+    /// Whether this is a frozen copy of a ConfigMap that belongs to a revision, and no copy of that one.
+    pub fn froze(&self, object: &impl ResourceExt, revision: &str) -> bool {
+        let prefix = format!("{}-", revision_name(&self.name, revision));
+        let labelled = self.labelled(object).is_some_and(|hash| hash == revision);
+        labelled && object.name_any().starts_with(&prefix) && self.controls(object)
+    }
+
+    /// The hash on an object in the agent's namespace that has its labels.
+    fn labelled<'a>(&self, object: &'a impl ResourceExt) -> Option<&'a String> {
+        let here = object.namespace().as_ref() == Some(&self.namespace);
+        let labels = object.labels();
+        labels.get(REVISION_LABEL).filter(|_| here && labels.get(AGENT_LABEL) == Some(&self.name))
+    }
+
     /// Metadata of a child.
     pub fn metadata(&self, name: String, revision: Option<&str>) -> ObjectMeta {
         ObjectMeta {

@@ -184,6 +184,38 @@ fn an_agent_controls_its_own_children_and_no_others() {
 }
 
 #[test]
+fn copies_of_a_revisions_objects_are_their_makers_whatever_their_labels_say() {
+    let revision = revision();
+    let service = revision_service(&owner(), &revision);
+    let edited = |edit: fn(&mut ObjectMeta)| {
+        let mut service = service.clone();
+        edit(&mut service.metadata);
+        owner().revision_of(&service)
+    };
+    let is_ours = Some(revision.hash.clone());
+    assert_eq!(edited(|_| ()), is_ours);
+    assert_eq!(edited(|it| it.owner_references = None), is_ours, "the name is ours: it is taken up again");
+    assert_eq!(edited(|it| it.name = Some("mine".to_owned())), None);
+    assert_eq!(edited(|it| it.namespace = Some("elsewhere".to_owned())), None);
+    assert_eq!(edited(|it| it.labels = None), None);
+    let other = Owner { uid: "u-2".to_owned(), ..owner() };
+    assert_eq!(other.revision_of(&service), None, "a former agent of the same name has it");
+    assert_eq!(owner().revision_of(&agent_service(&owner(), Some(&revision), BTreeMap::new())), None);
+}
+
+#[test]
+fn a_copy_of_a_frozen_config_map_is_its_makers() {
+    let revision = revision();
+    let frozen = frozen_config_maps(&owner(), &revision).remove(0);
+    assert!(owner().froze(&frozen, &revision.hash) && !owner().froze(&frozen, "0123456789"));
+    let mut renamed = frozen.clone();
+    renamed.metadata.name = Some("mine".to_owned()); // with its owner, as `kubectl get -o yaml` tells it
+    let mut freed = frozen;
+    freed.metadata.owner_references = None;
+    assert!(!owner().froze(&renamed, &revision.hash) && !owner().froze(&freed, &revision.hash));
+}
+
+#[test]
 fn every_name_of_the_longest_agent_is_a_name() {
     let long = "a".repeat(40);
     assert!(revision_name(&long, &revision().hash).len() <= 63);

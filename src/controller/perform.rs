@@ -83,13 +83,13 @@ async fn take_away(
     let key = key(agent);
     let idle = |hash: &String| !step.wanted.sizes.contains_key(hash);
     let mut first = Ok(());
-    for hash in ctx.caches.revisions_of(&key.0, &key.1) {
+    for hash in ctx.caches.revisions_of(owner) {
         let old = idle(&hash) && !step.wanted.keep.contains(&hash);
-        if old && !goes_on(&mut first, remove(ctx, agent, &hash).await) {
+        if old && !goes_on(&mut first, remove(ctx, agent, owner, &hash).await) {
             return first;
         }
     }
-    for (hash, deployment) in ctx.caches.deployments_of(&key.0, &key.1) {
+    for (hash, deployment) in ctx.caches.deployments_of(owner) {
         let rests = idle(&hash) && step.wanted.keep.contains(&hash) && asked_pods(&deployment) != 0;
         if rests && !goes_on(&mut first, rest(ctx, agent, owner, prepared, &hash, &deployment).await) {
             return first;
@@ -314,14 +314,14 @@ fn is_there(error: &kube::Error) -> bool {
 }
 
 /// Takes away everything of a revision that is no longer in the history. The Deployment goes last: it is what we look for.
-async fn remove(ctx: &Context, agent: &AgentDeployment, hash: &str) -> Result<(), Error> {
+async fn remove(ctx: &Context, agent: &AgentDeployment, owner: &Owner, hash: &str) -> Result<(), Error> {
     let key = &key(agent);
     let name = revision_name(&key.1, hash);
     let live = ctx.caches.deployments.get(&ObjectRef::new(&name).within(&key.0));
     if live.as_ref().is_some_and(|live| asked_pods(live) != 0) {
         unserved(ctx, agent, hash).await?;
     }
-    for config_map in ctx.caches.frozen_of(&key.0, &key.1, hash) {
+    for config_map in ctx.caches.frozen_of(owner, hash) {
         delete::<ConfigMap>(ctx, key, "ConfigMap", &config_map).await?;
     }
     delete::<Service>(ctx, key, "Service", &name).await?;
