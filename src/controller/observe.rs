@@ -161,7 +161,7 @@ fn pods(ctx: &Context, key: &Key, agent: &AgentDeployment) -> BTreeMap<String, P
 }
 
 /// Why Kubernetes does not make the pods that a Deployment asks for.
-fn refused(deployment: &Deployment) -> Option<String> {
+pub(super) fn refused(deployment: &Deployment) -> Option<String> {
     let conditions = deployment.status.as_ref()?.conditions.as_ref()?;
     let failure = conditions.iter().find(|condition| condition.type_ == "ReplicaFailure" && condition.status == "True");
     failure?.message.clone()

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use super::caches::dynamic;
 use super::context::{Context, Key};
 use super::live::Live;
+use super::observe::refused;
 use super::prepare::Prepared;
 use super::reconcile::key;
 use super::services::{self, same_service};
@@ -218,10 +219,17 @@ async fn run(
     let untouched = live.as_ref().is_some_and(|live| live.metadata.generation == applied);
     let carried = live.as_ref().and_then(|live| live.annotations().get(annotations::LAUNCH));
     let marked = launch.is_none_or(|launch| carried.is_some_and(|carried| carried == launch));
-    if sized && untouched && marked {
+    let whole = sized && untouched && marked;
+    if whole && !(live.is_some_and(|live| refused(&live).is_some()) && lacks_account(ctx, key).await?) {
         return Ok(());
     }
     apply_deployment(ctx, key, owner, revision, size, As::Running(launch)).await
+}
+
+/// Whether the agent's ServiceAccount is gone, which nothing watches: asked where Kubernetes makes no pods.
+async fn lacks_account(ctx: &Context, key: &Key) -> Result<bool, Error> {
+    let api = Api::<ServiceAccount>::namespaced(ctx.client.clone(), &key.0);
+    Ok(ctx.calls.read("ServiceAccount", &key.1, api.get_metadata_opt(&key.1)).await?.is_none())
 }
 
 /// Applies a Deployment with what its pods need, and remembers the generation that this gave it: another one is somebody else's edit.

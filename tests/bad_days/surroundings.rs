@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ResourceQuota, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{Pod, ResourceQuota, Service, ServiceAccount};
 use kube::api::{Patch, PatchParams, PostParams};
+use kube::runtime::wait::{await_condition, conditions::is_deleted};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 use sluice::api::Outcome;
@@ -198,6 +199,28 @@ async fn a_canary_that_cannot_be_made_keeps_nothing_from_stable() -> anyhow::Res
     until(&routes, NAME, "made again", SOON, again).await?;
     ensure!(launch(&day.now().await?).is_some_and(runs), "the canary was made meanwhile");
     day.end_with_losses().await // Kubernetes deletes the pods with their Deployment
+}
+
+/// Without it Kubernetes makes no pods: nothing tells of the account, the Deployment tells of the pods.
+#[tokio::test]
+async fn a_service_account_deleted_by_hand_is_back_when_stable_needs_a_pod() -> anyhow::Result<()> {
+    let day = Day::begin("identity", plan("10m")).await?;
+    let before = day.stable().await?;
+    let (pods, accounts) = (day.pods(&before).await?, day.api::<ServiceAccount>());
+    let uid = accounts.get(NAME).await?.uid().unwrap_or_default();
+    day.delete::<ServiceAccount>(NAME).await?;
+    tokio::time::timeout(SOON, await_condition(accounts.clone(), NAME, is_deleted(&uid))).await??;
+    for pod in &pods {
+        day.delete::<Pod>(&pod.name_any()).await?;
+    }
+    let serves = |deployment: &Deployment| deployment.status.as_ref().and_then(|it| it.ready_replicas) == Some(1);
+    let name = format!("{NAME}-{before}");
+    let gone = |deployment: &Deployment| !serves(deployment);
+    until(&day.api::<Deployment>(), &name, "without its pod", SOON, gone).await?;
+    until(&day.api::<Deployment>(), &name, "whole again", SOON, serves).await?;
+    accounts.get(NAME).await.context("the account is gone")?;
+    ensure!(day.stable().await? == before, "stable changed");
+    day.end_with_losses().await // its only pod was deleted
 }
 
 /// The ServiceAccount of an agent is its own; a typed API of it is used nowhere else.
