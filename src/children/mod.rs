@@ -78,6 +78,29 @@ impl Owner {
         owners.any(|owner| owner.kind == mine.kind && owner.name == mine.name && owner.uid != mine.uid)
     }
 
+    /// The revision that this is the own object of (`<agent>-<hash>`): by its labels and by its name, and not if somebody else
+    /// controls it. Labels alone say nothing: who copies a Deployment, or exposes it, copies them.
+    pub fn revision_of(&self, object: &impl ResourceExt) -> Option<String> {
+        let hash = self.labelled(object)?;
+        let owners = object.owner_references();
+        let theirs = owners.iter().any(|owner| owner.controller == Some(true) && owner.uid != self.uid);
+        (object.name_any() == revision_name(&self.name, hash) && !theirs).then(|| hash.clone())
+    }
+
+    /// Whether this is a frozen copy of a ConfigMap that belongs to a revision, and no copy of that one.
+    pub fn froze(&self, object: &impl ResourceExt, revision: &str) -> bool {
+        let prefix = format!("{}-", revision_name(&self.name, revision));
+        let labelled = self.labelled(object).is_some_and(|hash| hash == revision);
+        labelled && object.name_any().starts_with(&prefix) && self.controls(object)
+    }
+
+    /// The hash on an object in the agent's namespace that has its labels.
+    fn labelled<'a>(&self, object: &'a impl ResourceExt) -> Option<&'a String> {
+        let here = object.namespace().as_ref() == Some(&self.namespace);
+        let labels = object.labels();
+        labels.get(REVISION_LABEL).filter(|_| here && labels.get(AGENT_LABEL) == Some(&self.name))
+    }
+
     /// Metadata of a child.
     pub fn metadata(&self, name: String, revision: Option<&str>) -> ObjectMeta {
         ObjectMeta {
@@ -186,7 +209,7 @@ pub fn agent_service(owner: &Owner, selected: Option<&Revision>, annotations: BT
     }
 }
 
-/// The agent's Service as it should be when nothing is known of a revision but its hash: the port stays what it was.
+/// The agent's Service as it should be when nothing is known of a revision but its hash: it leads to the port that it led to.
 pub fn turned(
     owner: &Owner,
     live: Option<&Service>,
@@ -194,11 +217,12 @@ pub fn turned(
     annotations: BTreeMap<String, String>,
 ) -> Service {
     let mut service = agent_service(owner, None, annotations);
-    let ports = live.and_then(|live| live.spec.as_ref()?.ports.as_ref());
-    let ours = ports.and_then(|all| all.iter().find(|port| port.port == SERVICE_PORT)).cloned();
+    let found = live.and_then(|live| live.spec.as_ref()?.ports.as_ref()).into_iter().flatten();
+    // ours, or what somebody made of it
+    let target = found.min_by_key(|port| port.port != SERVICE_PORT).and_then(|port| port.target_port.clone());
     if let Some(spec) = &mut service.spec {
         spec.selector = Some(selector(&owner.name, revision.or(Some(NO_REVISION))));
-        spec.ports = ours.map(|port| vec![port]).or(spec.ports.take());
+        spec.ports.iter_mut().flatten().for_each(|port| port.target_port = target.clone().or(port.target_port.take()));
     }
     service
 }

@@ -126,6 +126,19 @@ fn the_agents_service_selects_one_revision_or_nothing() {
 }
 
 #[test]
+fn a_service_of_a_lost_revision_leads_where_it_led_whatever_somebody_made_of_its_port() {
+    let led =
+        |live: Option<&Service>| json!(turned(&owner(), live, Some("0123456789"), BTreeMap::new()))["spec"].clone();
+    let ports = |target: i32| json!([{"name": "http", "protocol": "TCP", "port": 80, "targetPort": target}]);
+    for found in [ports(8080), json!([{"name": "http", "protocol": "UDP", "port": 8081, "targetPort": 8080}])] {
+        let live = serde_json::from_value(json!({"metadata": {"name": "refund"}, "spec": {"ports": found}})).unwrap();
+        assert_eq!(led(Some(&live))["ports"], ports(8080), "{found}");
+    }
+    assert_eq!(led(None)["ports"], ports(80));
+    assert_eq!(led(None)["selector"]["sluice.dev/revision"], "0123456789");
+}
+
+#[test]
 fn a_decision_rides_on_the_agents_service() {
     let annotations = BTreeMap::from([("sluice.dev/epoch".to_owned(), "3".to_owned())]);
     let service = json!(agent_service(&owner(), None, annotations));
@@ -171,7 +184,56 @@ fn an_agent_controls_its_own_children_and_no_others() {
 }
 
 #[test]
+fn copies_of_a_revisions_objects_are_their_makers_whatever_their_labels_say() {
+    let revision = revision();
+    let service = revision_service(&owner(), &revision);
+    let edited = |edit: fn(&mut ObjectMeta)| {
+        let mut service = service.clone();
+        edit(&mut service.metadata);
+        owner().revision_of(&service)
+    };
+    let is_ours = Some(revision.hash.clone());
+    assert_eq!(edited(|_| ()), is_ours);
+    assert_eq!(edited(|it| it.owner_references = None), is_ours, "the name is ours: it is taken up again");
+    assert_eq!(edited(|it| it.name = Some("mine".to_owned())), None);
+    assert_eq!(edited(|it| it.namespace = Some("elsewhere".to_owned())), None);
+    assert_eq!(edited(|it| it.labels = None), None);
+    let other = Owner { uid: "u-2".to_owned(), ..owner() };
+    assert_eq!(other.revision_of(&service), None, "a former agent of the same name has it");
+    assert_eq!(owner().revision_of(&agent_service(&owner(), Some(&revision), BTreeMap::new())), None);
+}
+
+#[test]
+fn a_copy_of_a_frozen_config_map_is_its_makers() {
+    let revision = revision();
+    let frozen = frozen_config_maps(&owner(), &revision).remove(0);
+    assert!(owner().froze(&frozen, &revision.hash) && !owner().froze(&frozen, "0123456789"));
+    let mut renamed = frozen.clone();
+    renamed.metadata.name = Some("mine".to_owned()); // with its owner, as `kubectl get -o yaml` tells it
+    let mut freed = frozen;
+    freed.metadata.owner_references = None;
+    assert!(!owner().froze(&renamed, &revision.hash) && !owner().froze(&freed, &revision.hash));
+}
+
+#[test]
 fn every_name_of_the_longest_agent_is_a_name() {
     let long = "a".repeat(40);
     assert!(revision_name(&long, &revision().hash).len() <= 63);
+}
+
+#[test]
+fn a_service_that_is_turned_to_pods_of_which_nothing_is_known_asks_them_at_the_port_of_before() {
+    let owner = Owner { name: "a".to_owned(), namespace: "n".to_owned(), uid: "u".to_owned() };
+    for ports in [
+        serde_json::json!([{"name": "http", "port": 80, "targetPort": 9000}]),
+        serde_json::json!([{"name": "http", "port": 8080, "targetPort": 9000}]),
+        serde_json::json!([{"name": "web", "port": 80, "targetPort": 9000}, {"name": "other", "port": 81, "targetPort": 1}]),
+    ] {
+        let live: Service = serde_json::from_value(serde_json::json!({"spec": {"ports": ports}})).unwrap();
+        let turned = turned(&owner, Some(&live), Some("ochre"), BTreeMap::new());
+        assert_eq!(selected_revision(&turned).as_deref(), Some("ochre"));
+        let spec = serde_json::to_value(turned.spec).unwrap();
+        let ours = serde_json::json!([{"name": "http", "port": 80, "protocol": "TCP", "targetPort": 9000}]);
+        assert_eq!(spec["ports"], ours, "{ports}");
+    }
 }

@@ -16,6 +16,7 @@ use tokio::sync::Mutex;
 use super::context::Key;
 use super::{people, plans};
 use crate::api::{AGENT_LABEL, AgentDeployment, LaunchDecision, LaunchPlan, PLAN_LABEL, REVISION_LABEL};
+use crate::children::{self, Owner};
 use crate::revision;
 use crate::traffic::{self, HTTPRoute};
 
@@ -67,22 +68,21 @@ impl Caches {
         }
     }
 
-    /// The Deployments of an agent, by revision.
-    pub(crate) fn deployments_of(&self, namespace: &str, agent: &str) -> Vec<(String, Arc<Deployment>)> {
-        let all = self.all_deployments_of(namespace, agent).into_iter();
-        all.filter_map(|object| Some((object.labels().get(REVISION_LABEL)?.clone(), object))).collect()
+    /// The Deployments of an agent's revisions.
+    pub(crate) fn deployments_of(&self, owner: &Owner) -> Vec<(String, Arc<Deployment>)> {
+        let all = self.deployments.state().into_iter();
+        all.filter_map(|object| Some((owner.revision_of(object.as_ref())?, object))).collect()
     }
 
-    /// Every Deployment that says that it is the agent's.
+    /// Every Deployment that says that it is the agent's: copies that somebody made too, for its Service selects their pods.
     pub(crate) fn all_deployments_of(&self, namespace: &str, agent: &str) -> Vec<Arc<Deployment>> {
         self.deployments.state().into_iter().filter(|object| belongs(object.as_ref(), namespace, agent)).collect()
     }
 
     /// The revisions of an agent that have a Deployment or a Service.
-    pub(crate) fn revisions_of(&self, namespace: &str, agent: &str) -> BTreeSet<String> {
-        let services = self.services.state().into_iter().filter(|object| belongs(object.as_ref(), namespace, agent));
-        let served = services.filter_map(|object| object.labels().get(REVISION_LABEL).cloned());
-        served.chain(self.deployments_of(namespace, agent).into_iter().map(|(hash, _)| hash)).collect()
+    pub(crate) fn revisions_of(&self, owner: &Owner) -> BTreeSet<String> {
+        let served = self.services.state().into_iter().filter_map(|object| owner.revision_of(object.as_ref()));
+        served.chain(self.deployments_of(owner).into_iter().map(|(hash, _)| hash)).collect()
     }
 
     /// A route, if it can be read.
@@ -124,16 +124,17 @@ impl Caches {
     /// Hashes of the plans of an agent that are stored.
     pub(crate) fn plan_copies_of(&self, namespace: &str, agent: &str) -> BTreeSet<String> {
         let mine = self.config_maps.state().into_iter().filter(|object| belongs(object.as_ref(), namespace, agent));
-        mine.filter_map(|object| object.labels().get(PLAN_LABEL).cloned()).collect()
+        let stored = |hash: &String, name: &str| name == children::plan_name(agent, hash); // and not a copy of that one
+        mine.filter_map(|object| {
+            object.labels().get(PLAN_LABEL).filter(|hash| stored(hash, &object.name_any())).cloned()
+        })
+        .collect()
     }
 
     /// Names of the frozen ConfigMaps of a revision.
-    pub(crate) fn frozen_of(&self, namespace: &str, agent: &str, revision: &str) -> Vec<String> {
-        let of_revision = |object: &Arc<PartialObjectMeta<ConfigMap>>| {
-            belongs(object.as_ref(), namespace, agent)
-                && object.labels().get(REVISION_LABEL).map(String::as_str) == Some(revision)
-        };
-        self.config_maps.state().into_iter().filter(of_revision).map(|object| object.name_any()).collect()
+    pub(crate) fn frozen_of(&self, owner: &Owner, revision: &str) -> Vec<String> {
+        let all = self.config_maps.state().into_iter();
+        all.filter(|object| owner.froze(object.as_ref(), revision)).map(|object| object.name_any()).collect()
     }
 }
 

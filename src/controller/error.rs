@@ -117,6 +117,11 @@ impl Error {
         self.reason() == "NamespaceEnds"
     }
 
+    /// Whether the next request would fare no better, whatever it is about.
+    pub(super) fn is_about_all(&self) -> bool {
+        ["Timeout", "Unreachable", "NotLeading", "NamespaceEnds"].contains(&self.reason())
+    }
+
     /// How long to wait before the next try, after so many failures in a row. A launch is never left alone for long.
     pub fn retry_after(&self, failures: u32, launching: bool) -> Duration {
         if self.namespace_ends() {

@@ -27,6 +27,7 @@ mod prepare;
 mod reconcile;
 mod revisions;
 mod run;
+mod services;
 mod traffic;
 mod unserved;
 

@@ -51,7 +51,7 @@ pub(crate) async fn observe(
         freeze: Freeze::at(&prepared.judge.windows, ctx.now()),
         drain: spec.drain.as_ref().map(|drain| span(&drain.deadline)),
         history_limit: usize::try_from(spec.revision_history_limit.unwrap_or(DEFAULT_HISTORY)).unwrap_or(1),
-        pods: pods(ctx, key),
+        pods: pods(ctx, key, agent),
         route: shares(ctx, key, agent, route),
         gone_since,
         by_pods: None,
@@ -149,9 +149,9 @@ fn decision(found: [Option<Decision>; 2], running: Option<&Launch>) -> Option<De
 }
 
 /// Pods by revision: every revision that has a Deployment.
-fn pods(ctx: &Context, key: &Key) -> BTreeMap<String, Pods> {
+fn pods(ctx: &Context, key: &Key, agent: &AgentDeployment) -> BTreeMap<String, Pods> {
     let all = ctx.caches.pods_of(&key.0, &key.1);
-    let deployments = ctx.caches.deployments_of(&key.0, &key.1).into_iter();
+    let deployments = Owner::of(agent).into_iter().flat_map(|owner| ctx.caches.deployments_of(&owner));
     let seen = deployments.map(|(hash, deployment)| {
         let size = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(0);
         let mine: Vec<Pod> = all.iter().filter(|(of, _)| *of == hash).map(|(_, pod)| pod.as_ref().clone()).collect();
@@ -161,7 +161,7 @@ fn pods(ctx: &Context, key: &Key) -> BTreeMap<String, Pods> {
 }
 
 /// Why Kubernetes does not make the pods that a Deployment asks for.
-fn refused(deployment: &Deployment) -> Option<String> {
+pub(super) fn refused(deployment: &Deployment) -> Option<String> {
     let conditions = deployment.status.as_ref()?.conditions.as_ref()?;
     let failure = conditions.iter().find(|condition| condition.type_ == "ReplicaFailure" && condition.status == "True");
     failure?.message.clone()

@@ -4,7 +4,7 @@
 use std::fmt::Debug;
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
-use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount, ServiceSpec};
+use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::NamespaceResourceScope;
@@ -12,18 +12,20 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::caches::dynamic;
 use super::context::{Context, Key};
 use super::live::Live;
+use super::observe::refused;
 use super::prepare::Prepared;
 use super::reconcile::key;
+use super::services::{self, same_service};
 use super::unserved::unserved;
 use super::{Error, adopted, by_pods, plans, revisions};
 use crate::api::{AgentDeployment, annotations};
 use crate::children::{self, Owner};
-use crate::launch::{Observation, Step};
+use crate::launch::{Observation, Shares, Step};
 use crate::revision::Revision;
 use crate::revision::names::revision_name;
 use crate::traffic::asked_pods;
@@ -56,8 +58,9 @@ pub(crate) async fn perform(
     let key = key(agent);
     let Some(owner) = Owner::of(agent) else { return Ok(()) };
     let mut given = capacity(ctx, agent, prepared, step).await;
-    if let Some(live) = live.filter(|_| given.is_ok()) {
-        given = traffic(ctx, agent, prepared, seen, step, live).await;
+    let may_move = given.as_ref().map_or_else(|error| !error.is_about_all() && all_to_stable(step), |()| true);
+    if let Some(live) = live.filter(|_| may_move) {
+        given = given.and(traffic(ctx, agent, prepared, seen, step, live).await);
     }
     // before pods go: what it could not leave may send to them; and whatever failed above, for a canary may have a share there
     let left = adopted::leave_others(ctx, agent).await;
@@ -79,22 +82,57 @@ async fn take_away(
     step: &Step,
 ) -> Result<(), Error> {
     let key = key(agent);
-    for hash in ctx.caches.revisions_of(&key.0, &key.1) {
-        if !step.wanted.sizes.contains_key(&hash) && !step.wanted.keep.contains(&hash) {
-            remove(ctx, agent, &hash).await?;
+    let idle = |hash: &String| !step.wanted.sizes.contains_key(hash);
+    let mut first = Ok(());
+    for hash in ctx.caches.revisions_of(owner) {
+        let old = idle(&hash) && !step.wanted.keep.contains(&hash);
+        if old && !goes_on(&mut first, remove(ctx, agent, owner, &hash).await) {
+            return first;
         }
     }
-    for (hash, deployment) in ctx.caches.deployments_of(&key.0, &key.1) {
-        let rests = !step.wanted.sizes.contains_key(&hash) && step.wanted.keep.contains(&hash);
-        if rests && asked_pods(&deployment) != 0 {
-            unserved(ctx, agent, &hash).await?;
-            let revision = revisions::stored(ctx, &key, agent, prepared, &hash).await?;
-            let as_seen = As::Seen(deployment.resource_version());
-            apply_deployment(ctx, &key, owner, &revision, 0, as_seen).await?;
+    for (hash, deployment) in ctx.caches.deployments_of(owner) {
+        let rests = idle(&hash) && step.wanted.keep.contains(&hash) && asked_pods(&deployment) != 0;
+        if rests && !goes_on(&mut first, rest(ctx, agent, owner, prepared, &hash, &deployment).await) {
+            return first;
         }
     }
     ctx.remember(&key, |memory| memory.revisions.retain(|hash, _| step.wanted.sizes.contains_key(hash)));
-    Ok(())
+    first
+}
+
+/// Takes the pods of a revision that stays in the history, unless something sends to them.
+async fn rest(
+    ctx: &Context,
+    agent: &AgentDeployment,
+    owner: &Owner,
+    prepared: &Prepared,
+    hash: &str,
+    deployment: &Deployment,
+) -> Result<(), Error> {
+    let key = key(agent);
+    unserved(ctx, agent, hash).await?;
+    let revision = revisions::stored(ctx, &key, agent, prepared, hash).await?;
+    let as_seen = As::Seen(deployment.resource_version());
+    apply_deployment(ctx, &key, owner, &revision, 0, as_seen).await
+}
+
+/// Keeps the first error of several revisions, and tells whether to go on with the next: what one is refused keeps none of the
+/// others. Where the API server does not answer, or we lead no more, there is no use in it.
+fn goes_on(first: &mut Result<(), Error>, done: Result<(), Error>) -> bool {
+    let Err(error) = done else { return true };
+    let goes_on = !error.is_about_all();
+    if first.is_ok() {
+        *first = Err(error);
+    }
+    goes_on
+}
+
+/// Whether all traffic is to go to stable: that takes no capacity that could be missing. Whatever else is written waits for it.
+fn all_to_stable(step: &Step) -> bool {
+    let stable = step.state.stable.as_ref().map(|stable| &stable.revision);
+    stable.is_some()
+        && step.wanted.service.as_ref() == stable
+        && matches!(step.wanted.shares, None | Some(Shares::AtRest))
 }
 
 /// What is done when a fall could not be written: every revision that should run has its pods, for the fall may wait for them;
@@ -109,18 +147,40 @@ pub(crate) async fn without_traffic(
     adopted::leave_others(ctx, agent).await.and(sized)
 }
 
-/// Every revision that should run has its pods.
+/// Every revision that should run has its pods: stable first, and it has them also where a canary cannot be made.
 async fn capacity(ctx: &Context, agent: &AgentDeployment, prepared: &Prepared, step: &Step) -> Result<(), Error> {
-    let key = key(agent);
     let Some(owner) = Owner::of(agent) else { return Ok(()) };
-    let running = step.state.running();
-    for (hash, size) in &step.wanted.sizes {
-        let revision = revisions::stored(ctx, &key, agent, prepared, hash).await?;
-        by_pods::may_grow(ctx, agent, step, hash, *size).await?;
-        let launch = running.filter(|launch| launch.revision == *hash).map(|launch| launch.id.as_str());
-        run(ctx, &key, &owner, &revision, *size, launch).await?;
+    let mut first = Ok(());
+    for (hash, size) in stable_first(step) {
+        if !goes_on(&mut first, give(ctx, agent, &owner, prepared, step, (hash, size)).await) {
+            break;
+        }
     }
-    Ok(())
+    first
+}
+
+/// One revision has its pods.
+async fn give(
+    ctx: &Context,
+    agent: &AgentDeployment,
+    owner: &Owner,
+    prepared: &Prepared,
+    step: &Step,
+    (hash, size): (&str, i32),
+) -> Result<(), Error> {
+    let key = key(agent);
+    let revision = revisions::stored(ctx, &key, agent, prepared, hash).await?;
+    by_pods::may_grow(ctx, agent, step, hash, size).await?;
+    let launch = step.state.running().filter(|launch| launch.revision == hash).map(|launch| launch.id.as_str());
+    run(ctx, &key, owner, &revision, size, launch).await
+}
+
+/// The revisions that should run, with their sizes.
+fn stable_first(step: &Step) -> Vec<(&str, i32)> {
+    let stable = step.state.stable.as_ref().map(|stable| stable.revision.as_str());
+    let mut all: Vec<_> = step.wanted.sizes.iter().map(|(hash, size)| (hash.as_str(), *size)).collect();
+    all.sort_by_key(|(hash, _)| Some(*hash) != stable);
+    all
 }
 
 /// How a Deployment is written.
@@ -150,8 +210,8 @@ async fn run(
     let name = revision.name();
     let service = children::revision_service(owner, revision);
     let found = ctx.caches.services.get(&ObjectRef::new(&name).within(&key.0));
-    if !found.is_some_and(|found| same_service(&found, &service)) {
-        apply::<Service>(ctx, key, "Service", &service).await?;
+    if !found.as_ref().is_some_and(|found| same_service(found, &service)) {
+        services::apply(ctx, key, found.as_deref().filter(|found| owner.controls(*found)), service).await?;
     }
     let live = ctx.caches.deployments.get(&ObjectRef::new(&name).within(&key.0));
     let sized = live.as_ref().and_then(|live| live.spec.as_ref()?.replicas) == Some(size);
@@ -159,19 +219,17 @@ async fn run(
     let untouched = live.as_ref().is_some_and(|live| live.metadata.generation == applied);
     let carried = live.as_ref().and_then(|live| live.annotations().get(annotations::LAUNCH));
     let marked = launch.is_none_or(|launch| carried.is_some_and(|carried| carried == launch));
-    if sized && untouched && marked {
+    let whole = sized && untouched && marked;
+    if whole && !(live.is_some_and(|live| refused(&live).is_some()) && lacks_account(ctx, key).await?) {
         return Ok(());
     }
     apply_deployment(ctx, key, owner, revision, size, As::Running(launch)).await
 }
 
-/// Whether a Service sends to whom it should: what we own of it is as we want it.
-pub(super) fn same_service(live: &Service, wanted: &Service) -> bool {
-    let (Some(live), Some(wanted)) = (&live.spec, &wanted.spec) else { return false };
-    let targets = |spec: &ServiceSpec| -> Vec<_> {
-        spec.ports.iter().flatten().map(|port| (port.name.clone(), port.port, port.target_port.clone())).collect()
-    };
-    live.selector == wanted.selector && targets(live) == targets(wanted)
+/// Whether the agent's ServiceAccount is gone, which nothing watches: asked where Kubernetes makes no pods.
+async fn lacks_account(ctx: &Context, key: &Key) -> Result<bool, Error> {
+    let api = Api::<ServiceAccount>::namespaced(ctx.client.clone(), &key.0);
+    Ok(ctx.calls.read("ServiceAccount", &key.1, api.get_metadata_opt(&key.1)).await?.is_none())
 }
 
 /// Applies a Deployment with what its pods need, and remembers the generation that this gave it: another one is somebody else's edit.
@@ -203,19 +261,33 @@ async fn apply_deployment(
     let mut applied = ctx.calls.write("patch", "Deployment", &name, write).await?;
     if edited_by_others(&applied) {
         // an apply leaves fields alone that somebody else added: a variable, a sidecar
-        let whole = json!([
-            {"op": "replace", "path": "/metadata/resourceVersion", "value": applied.metadata.resource_version},
-            {"op": "replace", "path": "/spec/template", "value": deployment.data["spec"]["template"]},
-        ]);
-        let whole = serde_json::from_value(whole).map_err(|error| Error::Json(name.clone(), error))?;
-        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        let write = async { api.patch(&name, &params, &Patch::<()>::Json(whole)).await };
-        applied = ctx.calls.write("patch", "Deployment", &name, write).await?;
+        let whole = json!({"op": "replace", "path": "/spec/template", "value": deployment.data["spec"]["template"]});
+        applied = edit(ctx, "Deployment", &api, &applied, vec![whole]).await?;
     }
     if let Some(generation) = applied.metadata.generation {
         ctx.remember(key, |memory| memory.applied.insert(revision.hash.clone(), generation));
     }
     Ok(())
+}
+
+/// Edits an object by a JSON patch, if nobody wrote it since it was `read`.
+pub(super) async fn edit<K>(
+    ctx: &Context,
+    kind: &'static str,
+    api: &Api<K>,
+    read: &K,
+    edits: Vec<Value>,
+) -> Result<K, Error>
+where
+    K: Resource + Clone + Debug + DeserializeOwned,
+{
+    let name = read.name_any();
+    let seen = json!({"op": "replace", "path": "/metadata/resourceVersion", "value": read.resource_version()});
+    let edits: Value = [seen].into_iter().chain(edits).collect();
+    let edits = serde_json::from_value(edits).map_err(|error| Error::Json(format!("{kind} {name}"), error))?;
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    let write = async { api.patch(&name, &params, &Patch::<()>::Json(edits)).await };
+    ctx.calls.write("patch", kind, &name, write).await
 }
 
 /// Whether somebody else owns a field of the pod template.
@@ -250,14 +322,14 @@ fn is_there(error: &kube::Error) -> bool {
 }
 
 /// Takes away everything of a revision that is no longer in the history. The Deployment goes last: it is what we look for.
-async fn remove(ctx: &Context, agent: &AgentDeployment, hash: &str) -> Result<(), Error> {
+async fn remove(ctx: &Context, agent: &AgentDeployment, owner: &Owner, hash: &str) -> Result<(), Error> {
     let key = &key(agent);
     let name = revision_name(&key.1, hash);
     let live = ctx.caches.deployments.get(&ObjectRef::new(&name).within(&key.0));
     if live.as_ref().is_some_and(|live| asked_pods(live) != 0) {
         unserved(ctx, agent, hash).await?;
     }
-    for config_map in ctx.caches.frozen_of(&key.0, &key.1, hash) {
+    for config_map in ctx.caches.frozen_of(owner, hash) {
         delete::<ConfigMap>(ctx, key, "ConfigMap", &config_map).await?;
     }
     delete::<Service>(ctx, key, "Service", &name).await?;
@@ -295,6 +367,16 @@ async fn delete_as<K: Child>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_one_revision_is_refused_keeps_none_of_the_others_and_who_leads_no_more_stops() {
+        let served = |revision: &str| Err(Error::Served { revision: revision.to_owned(), by: "Service a".to_owned() });
+        let mut first = Ok(());
+        assert!(goes_on(&mut first, Ok(())) && first.is_ok());
+        assert!(goes_on(&mut first, served("one")) && goes_on(&mut first, served("two")));
+        assert!(!goes_on(&mut first, Err(Error::NotLeading)));
+        assert!(matches!(first, Err(Error::Served { revision, .. }) if revision == "one"));
+    }
 
     #[test]
     fn a_scaler_and_a_status_are_no_edit_of_the_template() {

@@ -206,7 +206,7 @@ async fn try_out(
 ) -> Result<WantedRevision, Error> {
     let known = WantedRevision::Known(revision.hash.clone());
     let Some(owner) = Owner::of(agent) else { return Ok(known) };
-    let runs = ctx.caches.deployments_of(&key.0, &key.1).iter().any(|(hash, _)| *hash == revision.hash);
+    let runs = ctx.caches.deployments_of(&owner).iter().any(|(hash, _)| *hash == revision.hash);
     if runs && revisions::is_stored(ctx, key, agent, revision).await? {
         return Ok(known);
     }

@@ -11,16 +11,17 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
 use kube::{Api, ResourceExt};
 
 use super::context::{Context, Key};
 use super::leader::Leadership;
 use super::live::{self, Live};
 use super::people::made_at;
-use super::perform::{FIELD_MANAGER, same_service};
+use super::perform::FIELD_MANAGER;
 use super::prepare::Prepared;
 use super::reconcile::key;
+use super::services::{self, same_service};
 use super::{Error, adopted, endpoints, guard, revisions};
 use crate::api::{AGENT_LABEL, AgentDeployment, Outcome, Phase, State, annotations};
 use crate::children::{self, Owner};
@@ -426,10 +427,7 @@ async fn write_service(
         Err(_) => children::turned(owner, live, step.wanted.service.as_deref(), marks),
     };
     service.metadata.resource_version = version;
-    let api = Api::<Service>::namespaced(ctx.client.clone(), &key.0);
-    let params = PatchParams::apply(FIELD_MANAGER).force(); // always an apply: the next one takes away what this one marked
-    let write = async { api.patch(name, &params, &Patch::Apply(&service)).await };
-    ctx.calls.write("patch", "Service", name, write).await.map(drop)
+    services::apply(ctx, &key, live, service).await
 }
 
 #[cfg(test)]

@@ -4,10 +4,12 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
 use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
 use serde_json::Value;
 
-use crate::api::{Outcome, annotations, clip};
+use crate::api::{FIELD_MANAGER, Outcome, annotations, clip};
 use crate::launch::Decision;
 
 /// The longest text of a reason, in characters: what status can hold.
@@ -94,6 +96,21 @@ pub fn highest_epoch(found: &BTreeMap<String, String>) -> Option<i64> {
     own.filter(is_possible).chain(epoch(found)).max()
 }
 
+/// Marks on an object that an apply which does not say them would leave there: something else than an apply of Sluice's wrote
+/// them too. Earlier builds did. A decision that stays is taken for one about the launch that is written beside it.
+pub fn unpruned(live: &impl ResourceExt, said: &BTreeMap<String, String>) -> Vec<&'static str> {
+    let ours = |entry: &ManagedFieldsEntry| {
+        entry.manager.as_deref() == Some(FIELD_MANAGER) && entry.operation.as_deref() == Some("Apply")
+    };
+    let others =
+        || live.managed_fields().iter().filter(|entry| !ours(entry)).filter_map(|entry| entry.fields_v1.as_ref());
+    let marked = |fields: &FieldsV1, key: &str| {
+        fields.0.pointer("/f:metadata/f:annotations").is_some_and(|marks| marks.get(format!("f:{key}")).is_some())
+    };
+    let stays = |key: &str| !said.contains_key(key) && live.annotations().contains_key(key);
+    KEYS.into_iter().filter(|key| stays(key) && others().any(|fields| marked(fields, key))).collect()
+}
+
 /// The word of an outcome, the same as in status.
 fn word(outcome: Outcome) -> String {
     let word = match outcome {
@@ -127,7 +144,9 @@ fn clean(text: &str, longest: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::Service;
     use proptest::prelude::*;
+    use serde_json::json;
 
     use super::*;
 
@@ -179,6 +198,25 @@ mod tests {
         assert_eq!(climbing.len(), 2);
         assert_eq!(decision(&climbing), None);
         assert_eq!(Mark { epoch: 7, launch: None, decision: None }.annotations().len(), 1);
+    }
+
+    #[test]
+    fn marks_that_an_apply_does_not_take_away_are_those_that_something_else_wrote_too() {
+        let fields = json!({"f:metadata": {"f:annotations": {"f:sluice.dev/decision": {}, "f:sluice.dev/launch": {}}}});
+        let by = |manager: &str, operation: &str| -> Service {
+            let entry =
+                json!({"manager": manager, "operation": operation, "fieldsType": "FieldsV1", "fieldsV1": fields});
+            let marks = json!({"sluice.dev/decision": "Aborted", "sluice.dev/launch": "a-1", "sluice.dev/epoch": "3"});
+            let metadata = json!({"name": "a", "annotations": marks, "managedFields": [entry]});
+            serde_json::from_value(json!({"metadata": metadata})).unwrap()
+        };
+        let climbing = Mark { epoch: 4, launch: Some("a-2"), decision: None }.annotations();
+        assert_eq!(unpruned(&by("sluice", "Update"), &climbing), ["sluice.dev/decision"]);
+        assert_eq!(unpruned(&by("kubectl-edit", "Apply"), &climbing), ["sluice.dev/decision"]);
+        assert!(unpruned(&by("sluice", "Apply"), &climbing).is_empty());
+        let decision = decided("Word", "why");
+        let falling = Mark { epoch: 4, launch: None, decision: Some(&decision) }.annotations();
+        assert!(unpruned(&by("sluice", "Update"), &falling).is_empty(), "it is said anew");
     }
 
     #[test]

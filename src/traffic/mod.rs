@@ -19,7 +19,7 @@ pub use by_pods::{
 };
 pub use claims::{share_a_hostname, taken_by};
 pub use edit::{render, same_base, with_base, with_shares};
-pub use mark::{HIGHEST_EPOCH, Mark, decision, epoch, highest_epoch};
+pub use mark::{HIGHEST_EPOCH, Mark, decision, epoch, highest_epoch, unpruned};
 pub use read::{canary_share, read, version};
 pub use route::{BackendRef, HTTPRoute, HttpRouteRule, HttpRouteSpec, HttpRouteStatus, ParentReference, RouteParent};
 

@@ -2,16 +2,19 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
-use k8s_openapi::api::core::v1::{ResourceQuota, Service, ServiceAccount};
+use anyhow::{Context as _, ensure};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Pod, ResourceQuota, Service, ServiceAccount};
 use kube::api::{Patch, PatchParams, PostParams};
+use kube::runtime::wait::{await_condition, conditions::is_deleted};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 use sluice::api::Outcome;
+use sluice::revision::Revision;
 use sluice::traffic::HTTPRoute;
 
 use crate::cluster::until;
-use crate::day::{Day, NAME, SOON, is, launch, plan, runs, stable, tells, with_triggers};
+use crate::day::{Day, NAME, PROMPTS, SOON, canary_share, is, launch, plan, runs, stable, tells, with_triggers};
 
 #[tokio::test]
 async fn a_gateway_that_does_not_exist_is_named_with_the_mend_and_the_first_revision_is_stable_all_the_same()
@@ -153,6 +156,71 @@ async fn a_quota_without_room_for_the_canary_leaves_stable_alone_and_is_told() -
     ensure!(stable(&over) == before, "stable changed");
     weights.never_above(0)?;
     day.end().await
+}
+
+/// A prompt whose revision has a smaller hash than another revision: what is done in the order of hashes comes to it first.
+async fn prompt_before(day: &Day, revision: &str) -> anyhow::Result<String> {
+    let spec = day.now().await?.spec;
+    let hash = |prompt: &str| -> anyhow::Result<String> {
+        let data = json!({"data": {"prompt.txt": prompt, "faults.json": "{}"}});
+        let contents = [(PROMPTS.to_owned(), serde_json::from_value(data)?)].into();
+        Ok(Revision::of(NAME, &spec, &contents)?.hash)
+    };
+    let mut prompts = (0..).map(|number| format!("try {number}"));
+    let found = prompts.find(|prompt| hash(prompt).is_ok_and(|hash| *hash < *revision));
+    found.context("no prompt")
+}
+
+#[tokio::test]
+async fn a_canary_that_cannot_be_made_keeps_nothing_from_stable() -> anyhow::Result<()> {
+    let day = Day::begin("refused", with_triggers(plan("10m"), json!([]))).await?;
+    let before = day.stable().await?;
+    let quota = json!({"metadata": {"name": "few"}, "spec": {"hard": {"services": "2"}}}); // the agent's and stable's
+    let quotas = day.api::<ResourceQuota>();
+    quotas.create(&PostParams::default(), &serde_json::from_value(quota)?).await?;
+    let counted = |quota: &ResourceQuota| quota.status.as_ref().is_some_and(|status| status.used.is_some());
+    until(&quotas, "few", "counted", SOON, counted).await?;
+    day.prompt(&prompt_before(&day, &before).await?, &json!({})).await?;
+    let refused = |agent: &_| launch(agent).is_some_and(runs) && is(agent, "Stalled", "True", "exceeded quota: few");
+    let told = day.until("refused", SOON, refused).await?;
+    let canary = launch(&told).map(|launch| launch.revision.clone()).unwrap_or_default();
+    ensure!(canary < before, "{canary} does not come before {before}");
+    tells(&told, "Stalled", &["Forbidden", &format!("Service {NAME}-{canary}"), "exceeded quota: few"])?;
+
+    let (deployments, routes) = (day.api::<Deployment>(), day.api::<HTTPRoute>());
+    let (pods, route) = (day.deployment(&before).await?, routes.get(NAME).await?);
+    day.delete::<Deployment>(&pods.name_any()).await?;
+    let ready =
+        |deployment: &Deployment| deployment.status.as_ref().and_then(|status| status.ready_replicas) == Some(1);
+    let back = |now: &Deployment| now.uid() != pods.uid() && ready(now);
+    until(&deployments, &pods.name_any(), "made again", SOON, back).await?;
+    day.delete::<HTTPRoute>(NAME).await?;
+    let again = |now: &HTTPRoute| now.uid() != route.uid() && canary_share(now, &before) == 0;
+    until(&routes, NAME, "made again", SOON, again).await?;
+    ensure!(launch(&day.now().await?).is_some_and(runs), "the canary was made meanwhile");
+    day.end_with_losses().await // Kubernetes deletes the pods with their Deployment
+}
+
+/// Without it Kubernetes makes no pods: nothing tells of the account, the Deployment tells of the pods.
+#[tokio::test]
+async fn a_service_account_deleted_by_hand_is_back_when_stable_needs_a_pod() -> anyhow::Result<()> {
+    let day = Day::begin("identity", plan("10m")).await?;
+    let before = day.stable().await?;
+    let (pods, accounts) = (day.pods(&before).await?, day.api::<ServiceAccount>());
+    let uid = accounts.get(NAME).await?.uid().unwrap_or_default();
+    day.delete::<ServiceAccount>(NAME).await?;
+    tokio::time::timeout(SOON, await_condition(accounts.clone(), NAME, is_deleted(&uid))).await??;
+    for pod in &pods {
+        day.delete::<Pod>(&pod.name_any()).await?;
+    }
+    let serves = |deployment: &Deployment| deployment.status.as_ref().and_then(|it| it.ready_replicas) == Some(1);
+    let name = format!("{NAME}-{before}");
+    let gone = |deployment: &Deployment| !serves(deployment);
+    until(&day.api::<Deployment>(), &name, "without its pod", SOON, gone).await?;
+    until(&day.api::<Deployment>(), &name, "whole again", SOON, serves).await?;
+    accounts.get(NAME).await.context("the account is gone")?;
+    ensure!(day.stable().await? == before, "stable changed");
+    day.end_with_losses().await // its only pod was deleted
 }
 
 /// The ServiceAccount of an agent is its own; a typed API of it is used nowhere else.

@@ -7,6 +7,7 @@ use anyhow::{Context as _, ensure};
 use futures::StreamExt as _;
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Resource, ResourceExt as _};
@@ -14,8 +15,9 @@ use serde_json::{Value, json};
 use sluice::api::{AgentDeployment, Launch, Outcome, Phase, REVISION_LABEL};
 use tokio::task::JoinSet;
 
-use crate::cluster::{Agent, Manifest, PATIENCE, condition, launch, stable, until, until_none};
+use crate::cluster::{Agent, Manifest, PATIENCE, SYSTEM, condition, launch, stable, until, until_none};
 use crate::kills::KILLING;
+use crate::login::Login;
 use crate::people::{bind, decide};
 use crate::{half_fails, shared};
 
@@ -248,6 +250,52 @@ async fn an_agent_in_deletion_that_somebody_else_holds_serves_from_stables_pods_
     agent.done().await
 }
 
+/// Ports of a Service as a person would tell them.
+fn ports(service: &Service) -> Vec<String> {
+    let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
+    let told = |name: &Option<String>| name.clone().unwrap_or_default();
+    ports.map(|it| format!("{} {}/{}", told(&it.name), it.port, it.protocol.as_deref().unwrap_or("TCP"))).collect()
+}
+
+/// `kubectl edit` of a Service: other ports than Sluice's, under another manager.
+async fn replace_ports(agent: &Agent, service: &str, ports: Value) -> anyhow::Result<()> {
+    let edit = json!([{"op": "replace", "path": "/spec/ports", "value": ports}]);
+    let by_hand = PatchParams { field_manager: Some("kubectl-edit".to_owned()), ..PatchParams::default() };
+    let edit = Patch::<()>::Json(serde_json::from_value(edit)?);
+    agent.all::<Service>().patch(service, &by_hand, &edit).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn ports_that_somebody_else_writes_are_put_back_and_hold_up_no_rollback() -> anyhow::Result<()> {
+    let (_turn, cluster) = shared().await?;
+    let agent = Agent::apply(&cluster, holding("ported")?).await?;
+    bind(&cluster, &agent.namespace, "sluice-approver", "jane").await?;
+    let first = agent.until_first_stable().await?;
+    agent.prompt("Second.", &json!({})).await?;
+    let canary = agent.until_in_stage(2, "fifth").await?.revision;
+    replace_ports(&agent, "ported", json!([{"name": "http", "port": 8080, "targetPort": 8080}])).await?;
+    decide(&agent, "stop", "Abort", &json!({})).await?;
+    agent.until_ended(2, Outcome::RolledBack).await?;
+    let services = agent.all::<Service>();
+    let right = |service: &Service| ports(service) == ["http 80/TCP"];
+    let fell = services.get("ported").await?;
+    ensure!(narrow(&fell) && right(&fell), "{fell:?}");
+    agent.until_sized(&canary, 0).await?;
+
+    let (http, metrics) = (json!({"name": "http", "port": 80, "targetPort": 8080}), json!({"name": "m", "port": 9090}));
+    let udp = json!({"name": "http", "port": 80, "targetPort": 8080, "protocol": "UDP"});
+    for edited in [json!([http, metrics]), json!([udp])] {
+        for service in ["ported".to_owned(), format!("ported-{first}")] {
+            replace_ports(&agent, &service, edited.clone()).await?;
+            until(&services, &service, "as it was", PATIENCE, right).await?;
+        }
+    }
+    let stalled = condition(&agent.now().await?, "Stalled");
+    ensure!(stalled.starts_with("False"), "{stalled}");
+    agent.done().await
+}
+
 #[tokio::test]
 async fn replicas_and_sizes_that_change_in_mid_stage_never_make_a_larger_share() -> anyhow::Result<()> {
     let (_turn, cluster) = shared().await?;
@@ -312,6 +360,31 @@ async fn a_launch_is_taken_back_to_a_stable_whose_stored_revision_is_lost_and_th
     ensure!(watched.selected() == [&first, "both", &first, "both"], "{:?}", watched.selected());
     let marks = agent.all::<Service>().get("forgotten").await?.annotations().clone();
     ensure!(!marks.contains_key("sluice.dev/decision"), "{marks:?}");
+    agent.done().await
+}
+
+/// Earlier builds wrote decisions by another kind of write, which no apply takes away.
+#[tokio::test]
+async fn a_decision_that_an_earlier_build_left_on_the_service_does_not_hold_up_the_next_launch() -> anyhow::Result<()> {
+    let (_turn, cluster) = shared().await?;
+    let agent = Agent::apply(&cluster, holding("upgraded")?).await?;
+    let first = agent.until_first_stable().await?;
+    let sluice = Login::account(&cluster, SYSTEM, "sluice").await?.client().await?;
+    let decision = json!({
+        "sluice.dev/decision": "Aborted", "sluice.dev/launch": "upgraded-1", "sluice.dev/decided-revision": first,
+        "sluice.dev/reason": "Aborted: by jane", "sluice.dev/decided-at": Timestamp::now().to_string(),
+    });
+    let services = Api::<Service>::namespaced(sluice, &agent.namespace);
+    let by_merge = PatchParams { field_manager: Some("sluice".to_owned()), ..PatchParams::default() };
+    let left = json!({"metadata": {"annotations": decision}});
+    services.patch("upgraded", &by_merge, &Patch::Merge(&left)).await?;
+    agent.prompt("Second.", &json!({})).await?;
+    let canary = agent.until_in_stage(2, "fifth").await?.revision;
+    let shared = agent.all::<Service>().get("upgraded").await?;
+    let marks = shared.annotations();
+    ensure!(!narrow(&shared) && marks.get("sluice.dev/split") == Some(&format!("{first} {canary} 20")), "{marks:?}");
+    let decided = ["decision", "decided-revision", "reason", "decided-at"];
+    ensure!(!decided.iter().any(|word| marks.contains_key(&format!("sluice.dev/{word}"))), "{marks:?}");
     agent.done().await
 }
 

@@ -1,20 +1,20 @@
 //! An agent that is deleted leaves nothing behind, and an agent at rest causes no work.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, ensure};
 use futures::StreamExt as _;
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams};
 use kube::runtime::{WatchStreamExt as _, reflector, watcher};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 use sluice::api::Outcome;
 
 use crate::cluster::{Agent, Cluster, Manifest, PATIENCE, condition, share, sum_of, until_none};
-use crate::{OPERATOR, half_fails, holding, shared};
+use crate::{OPERATOR, half_fails, holding, quick, shared};
 
 #[tokio::test]
 async fn an_agent_that_is_deleted_in_mid_launch_leaves_nothing_behind() -> anyhow::Result<()> {
@@ -108,6 +108,67 @@ async fn agents_at_rest_cause_no_requests() -> anyhow::Result<()> {
     }
     stable.done().await?;
     rejected.done().await
+}
+
+/// What people make of an agent's objects has its labels, and is theirs all the same.
+#[tokio::test]
+async fn copies_of_an_agents_objects_outlive_its_revision_and_cause_no_writes() -> anyhow::Result<()> {
+    let _alone = OPERATOR.write().await;
+    let cluster = Cluster::with_sluice().await?;
+    let agent = Agent::apply(&cluster, quick("copied")?.with("/spec/revisionHistoryLimit", json!(1))).await?;
+    let first = agent.until_first_stable().await?;
+    agent.prompt("Second.", &json!({})).await?;
+    agent.until_ended(2, Outcome::Succeeded).await?;
+    agent.until_sized(&first, 0).await?;
+
+    let (name, create) = (format!("copied-{first}"), PostParams::default());
+    let (deployments, config_maps) = (agent.all::<Deployment>(), agent.all::<ConfigMap>());
+    let mut pods = deployments.get(&name).await?;
+    pods.metadata = named("mine", &pods.metadata);
+    pods.spec.iter_mut().for_each(|spec| spec.replicas = Some(1));
+    let pods = deployments.create(&create, &pods).await?;
+    let mut prompt = config_maps.get(&format!("{name}-refund-prompts")).await?;
+    prompt.metadata = named(&format!("{name}-mine"), &prompt.metadata);
+    let prompt = config_maps.create(&create, &prompt).await?;
+    let expose = ["expose", "-n", &agent.namespace, &format!("deployment/{name}"), "--name=mine", "--port=80"];
+    cluster.kubectl(&expose).await?;
+    let exposed = agent.all::<Service>().get("mine").await?;
+    ensure!(exposed.labels().get("sluice.dev/revision") == Some(&first), "labels are not copied: {exposed:?}");
+    until_no_writes(&cluster).await?;
+
+    agent.prompt("Third.", &json!({})).await?;
+    agent.until_ended(3, Outcome::Succeeded).await?;
+    until_none(&agent.all::<ControllerRevision>(), &format!("sluice.dev/revision={first}")).await?;
+    until_no_writes(&cluster).await?;
+    ensure!(deployments.get_opt(&name).await?.is_none(), "{name} is still there");
+    let still = deployments.get("mine").await?;
+    ensure!(still.uid() == pods.uid() && still.metadata.generation == pods.metadata.generation, "{still:?}");
+    ensure!(config_maps.get(&format!("{name}-mine")).await?.uid() == prompt.uid(), "the copied prompt was replaced");
+    ensure!(agent.all::<Service>().get("mine").await?.uid() == exposed.uid(), "the exposed Service was replaced");
+    let stalled = condition(&agent.now().await?, "Stalled");
+    ensure!(stalled.starts_with("False"), "{stalled}");
+    agent.done().await
+}
+
+/// A new object's metadata with the labels of another.
+fn named(name: &str, of: &ObjectMeta) -> ObjectMeta {
+    ObjectMeta { name: Some(name.to_owned()), labels: of.labels.clone(), ..ObjectMeta::default() }
+}
+
+/// Waits until Sluice has written nothing for a while.
+async fn until_no_writes(cluster: &Cluster) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let written = async || anyhow::Ok(sum_of(&cluster.operator_metrics().await?, "sluice_api_writes_total", ""));
+    let mut before = written().await?;
+    loop {
+        tokio::time::sleep(Duration::from_secs(10)).await; // silence cannot be awaited
+        let now = written().await?;
+        if (now - before).abs() < 0.5 {
+            return Ok(());
+        }
+        ensure!(began.elapsed() < PATIENCE, "{} writes in 10 s of rest", now - before);
+        before = now;
+    }
 }
 
 fn retired(agent: &sluice::api::AgentDeployment) -> bool {
