@@ -356,6 +356,9 @@ pub struct Breach {
     /// The last sample that was in breach.
     #[schemars(schema_with = "schema::timestamp")]
     pub last_seen: Timestamp,
+    /// Nobody could say since then: that time does not count.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub interrupted: bool,
 }
 
 /// A container restart that was seen.

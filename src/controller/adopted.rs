@@ -8,11 +8,13 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use super::context::{Context, Key};
+use super::live::Live;
 use super::perform::FIELD_MANAGER;
 use super::reconcile::key;
 use super::traffic::{RACES, fence, lacks_mark, mark, may_rise, replace, rises, shares_of, written};
 use super::{Error, endpoints};
 use crate::api::{AgentDeployment, ROUTE_FINALIZER};
+use crate::children::Owner;
 use crate::launch::{Observation, Shares, Step};
 use crate::traffic::{self, HTTPRoute};
 
@@ -123,10 +125,16 @@ pub(super) async fn farewell(ctx: &Context, agent: &AgentDeployment) -> Result<(
     finalizers(ctx, agent, false).await
 }
 
-/// Whether an agent in deletion goes on existing for reasons of somebody else's, and with it everything that it owns.
-pub(super) fn is_held(agent: &AgentDeployment) -> bool {
-    let mut others = agent.finalizers().iter().filter(|finalizer| *finalizer != ROUTE_FINALIZER).peekable();
-    others.peek().is_some() && others.all(|finalizer| !COLLECTED.contains(&finalizer.as_str()))
+/// Whether an agent in deletion serves on for reasons of somebody else's: as long as it has a stable revision, and owns the
+/// Service that sends to it. Whoever deletes in the foreground, or orphans what it owns, has ended that.
+pub(super) fn is_held(ctx: &Context, agent: &AgentDeployment) -> bool {
+    let key = key(agent);
+    let held = agent.finalizers().iter().any(|finalizer| finalizer != ROUTE_FINALIZER);
+    let stable = agent.status.as_ref().is_some_and(|status| status.state.stable.is_some());
+    let service = Live::cached(ctx, &key, &key.1).service;
+    let owns = Owner::of(agent).zip(service).is_some_and(|(owner, service)| owner.controls(&service));
+    let collected = agent.finalizers().iter().any(|finalizer| COLLECTED.contains(&finalizer.as_str()));
+    held && stable && owns && !collected
 }
 
 /// Routes that carry marks of an agent that does not exist: a write that was on its way when it went, or one that was refused

@@ -232,6 +232,16 @@ async fn lacks_account(ctx: &Context, key: &Key) -> Result<bool, Error> {
     Ok(ctx.calls.read("ServiceAccount", &key.1, api.get_metadata_opt(&key.1)).await?.is_none())
 }
 
+/// The agent's ServiceAccount. One that somebody else made under its name is theirs, and the pods run as it.
+async fn account(ctx: &Context, key: &Key, owner: &Owner) -> Result<(), Error> {
+    let api = Api::<ServiceAccount>::namespaced(ctx.client.clone(), &key.0);
+    let found = ctx.calls.read("ServiceAccount", &key.1, api.get_metadata_opt(&key.1)).await?;
+    if found.is_some_and(|found| !owner.controls(&found)) {
+        return Ok(());
+    }
+    apply::<ServiceAccount>(ctx, key, "ServiceAccount", &children::service_account(owner)).await.map(drop)
+}
+
 /// Applies a Deployment with what its pods need, and remembers the generation that this gave it: another one is somebody else's edit.
 async fn apply_deployment(
     ctx: &Context,
@@ -241,7 +251,7 @@ async fn apply_deployment(
     size: i32,
     written: As<'_>,
 ) -> Result<(), Error> {
-    apply::<ServiceAccount>(ctx, key, "ServiceAccount", &children::service_account(owner)).await?;
+    account(ctx, key, owner).await?;
     let budget = children::pod_disruption_budget(owner, revision);
     apply::<PodDisruptionBudget>(ctx, key, "PodDisruptionBudget", &budget).await?;
     let api = Api::<DynamicObject>::namespaced_with(ctx.client.clone(), &key.0, &dynamic::<Deployment>());

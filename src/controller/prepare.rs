@@ -115,7 +115,7 @@ async fn compute(ctx: &Context, key: &Key, agent: &AgentDeployment, inputs: &Inp
         }
         (None, Ok(revision)) => {
             let revision = Arc::new(revision);
-            let wanted = match names_taken(ctx, key, agent).await? {
+            let wanted = match names_taken(ctx, key, agent, &revision).await? {
                 Some(taken) => taken,
                 None => try_out(ctx, key, agent, &revision).await?,
             };
@@ -159,7 +159,12 @@ async fn read_config_maps(ctx: &Context, key: &Key, inputs: &Inputs) -> Result<B
 }
 
 /// Before the first launch: objects of the agent's name that are not Sluice's are never taken over.
-async fn names_taken(ctx: &Context, key: &Key, agent: &AgentDeployment) -> Result<Option<WantedRevision>, Error> {
+async fn names_taken(
+    ctx: &Context,
+    key: &Key,
+    agent: &AgentDeployment,
+    revision: &Revision,
+) -> Result<Option<WantedRevision>, Error> {
     let begun = agent.status.as_ref().is_some_and(|status| status.state.launch.is_some());
     let Some(owner) = Owner::of(agent).filter(|_| !begun) else { return Ok(None) };
     let (namespace, name) = (&key.0, &key.1);
@@ -175,7 +180,7 @@ async fn names_taken(ctx: &Context, key: &Key, agent: &AgentDeployment) -> Resul
     if let Some(object) = &service {
         note("Service", owner.controls(object), owner.follows(object));
     }
-    if let Some(object) = &account {
+    if let Some(object) = account.as_ref().filter(|_| !revision.names_account()) {
         note("ServiceAccount", owner.controls(object), owner.follows(object));
     }
     if ctx.caches.routes.is_some() && agent.spec.gateway().is_some() {

@@ -35,7 +35,7 @@ pub(crate) async fn reconcile(watched: &WatchedAgent, ctx: &Context) -> Result<A
         return Ok(Action::await_change());
     };
     let leaves = agent.metadata.deletion_timestamp.is_some();
-    if leaves && !adopted::is_held(&agent) {
+    if leaves && !adopted::is_held(ctx, &agent) {
         ctx.forget(&key);
         return adopted::farewell(ctx, &agent).await.map(|()| Action::await_change());
     }

@@ -8,7 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::step::Notes;
 use super::time::{after, between, human};
-use super::{Bounds, CheckName, Compare, Observation, Plan, Question};
+use super::{Bounds, CheckName, Compare, LONGEST_INTERVAL, Observation, Plan, Question};
 use crate::api::{Across, MetricDefinition, RetiringRevision, State, Verdict};
 
 /// A revision keeps its pods for so long after its traffic is gone, so that requests on their way are answered.
@@ -81,7 +81,7 @@ fn look(retiring: &RetiringRevision, plan: &Plan, seen: &Observation, now: Times
         let known = measured.map_or("they were not measured", |measured| &measured.message);
         Look::Late(format!("the drain deadline of {} has passed, and {known}", human(deadline)))
     } else if none.is_some() {
-        Look::Again(after(now, plan.interval.max(Duration::from_secs(1))).min(due)) // a younger sample wakes nobody
+        Look::Again(after(now, plan.interval.clamp(Duration::from_secs(1), LONGEST_INTERVAL)).min(due)) // a younger sample wakes nobody
     } else {
         Look::Again(due)
     }

@@ -422,6 +422,12 @@ pub(super) fn promote(
         return;
     }
     if launch.weight < 100 || !launch.only.is_empty() {
+        let proved = launch.trusted || first; // by its soak, or by nothing yet
+        if let Some(why) = triggers::unproved(launch, plan, seen, now).filter(|_| !proved) {
+            launch.message = Some(clip(&format!("held: {why}"), 512));
+            notes.wakes.push(after(now, Duration::from_secs(5)));
+            return;
+        }
         launch.weight = 100;
         launch.served = true;
         launch.only.clear();

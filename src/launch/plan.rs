@@ -93,6 +93,9 @@ pub enum TriggerCheck {
     Condition(PodCondition),
 }
 
+/// An agent is asked about so often at least, whatever an old object says.
+pub const LONGEST_INTERVAL: Duration = Duration::from_mins(1);
+
 /// How far back the counters of dead pods are found.
 pub const COUNT_SPAN: Duration = Duration::from_hours(1);
 
@@ -199,16 +202,6 @@ pub enum PlanError {
     /// What pods cannot make.
     #[error("{0}{1}")]
     ByPods(String, String),
-    /// A count is compared with stable's.
-    #[error(
-        "{place}: metric {metric:?} counts since its pods started, and stable's pods are older: bound its value, or compare a ratio"
-    )]
-    CountCompared {
-        /// The gate or trigger.
-        place: String,
-        /// The metric.
-        metric: String,
-    },
     /// A trigger compares shares of events by a multiple alone.
     #[error(
         "{0}: ratioToStable.above on a share of events needs a floor, because twice nothing is nothing: add floor, such as 1%"
@@ -399,9 +392,6 @@ fn question(
     let (Some((compare, written)), None) = (given.next(), given.next()) else {
         return Err(PlanError::NotOne(format!("{place}.metric")));
     };
-    if compare != Compare::Value && metric.count.is_some() {
-        return Err(PlanError::CountCompared { place: place.to_owned(), metric: name.to_owned() });
-    }
     let [low, high, floor] = &written.0;
     let limits = [(low, compare), (high, compare), (floor, Compare::Value)]; // a floor is in the metric's own unit
     for (amount, compare) in limits.into_iter().filter_map(|(amount, compare)| Some((amount.as_ref()?, compare))) {
@@ -429,25 +419,18 @@ fn wrong_unit(metric: &MetricDefinition, compare: Compare, amount: &Amount) -> O
         let share = unit == Unit::Share || unit == Unit::Plain && small;
         return (!share).then_some("it is a share of events: write a percentage, such as 99%");
     }
-    if is_in_seconds(metric) {
-        let time = unit == Unit::Time || value.is_zero();
-        return (!time).then_some("it is a time: write its unit, such as 1200ms or 15m");
-    }
-    // a time would be read as seconds, and nobody says that the series is in seconds
-    (unit != Unit::Plain).then_some("it is a number: write it without a unit, in the unit of its series")
-}
-
-/// Whether a metric is a time: series of seconds say so in their name, as Prometheus asks.
-pub fn is_in_seconds(metric: &MetricDefinition) -> bool {
     let series = [
         metric.quantile.as_ref().map(|quantile| &quantile.histogram),
         metric.gauge.as_ref().map(|gauge| &gauge.series),
-        metric.mean.as_ref().map(|mean| &mean.sum),
     ];
-    series.into_iter().flatten().any(|series| {
-        let name = series.0.split('{').next().unwrap_or_default();
-        name.trim_end_matches("_total").ends_with("_seconds") || name.ends_with("_seconds_sum")
-    })
+    let seconds =
+        series.iter().flatten().any(|series| series.0.split('{').next().is_some_and(|n| n.ends_with("_seconds")));
+    if seconds {
+        let time = unit == Unit::Time || value.is_zero();
+        return (!time).then_some("it is a time: write its unit, such as 1200ms or 15m");
+    }
+    let number = unit == Unit::Plain || metric.count.is_none() && unit == Unit::Time;
+    (!number).then_some("it is a number: write it without a unit")
 }
 
 /// Bounds as they are written: low, high, floor.

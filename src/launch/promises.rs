@@ -251,6 +251,14 @@ fn proof(decided: &Decided<'_>) -> Result<(), String> {
         return if fair { Ok(()) } else { Err(format!("it begins in {} at {}%", launch.stage_name, launch.weight)) };
     }
     let Some((old, new)) = moved(decided) else { return Ok(()) };
+    let clear = |phase: Phase| {
+        let judged = decided.plan.triggers.iter().filter(|trigger| is_judged(trigger, phase));
+        judged.into_iter().try_for_each(|trigger| is_clear(trigger, old, decided.seen))
+    };
+    let proved = new.trusted || new.stable.is_none();
+    if old.phase == Phase::Promoting && old.weight < 100 && new.weight == 100 && !proved {
+        return clear(old.phase);
+    }
     let left = new.phase == Phase::Promoting || new.phase == Phase::Progressing && new.stage > old.stage;
     if old.phase != Phase::Progressing || !left || old.plan_hash != new.plan_hash {
         return Ok(()); // an edited plan restarts its stage: the weight bound holds it
@@ -269,8 +277,7 @@ fn proof(decided: &Decided<'_>) -> Result<(), String> {
     let Some(began) = old.began_at else { return Err(format!("it left {} before it began", old.stage_name)) };
     let judged = stage.gates.iter().filter(|gate| !overruled(gate, new, &old.stage_name));
     judged.into_iter().try_for_each(|gate| passes(gate, old, began, decided))?;
-    let triggers = decided.plan.triggers.iter().filter(|trigger| is_judged(trigger, old.phase));
-    triggers.into_iter().try_for_each(|trigger| is_clear(trigger, old, decided.seen))
+    clear(old.phase)
 }
 
 /// A trigger that cannot be measured, or is in breach, proves nothing.

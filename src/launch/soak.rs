@@ -4,7 +4,7 @@
 use k8s_openapi::jiff::Timestamp;
 
 use super::drain::lose_traffic;
-use super::forward::{QUIET, begin_clocks};
+use super::forward::{LOOK_AGAIN, QUIET, begin_clocks};
 use super::step::Notes;
 use super::time::after;
 use super::{Compare, Observation, Plan, Trigger, TriggerCheck, WantedRevision, freeze, triggers};
@@ -61,7 +61,7 @@ pub(super) fn go_on(
         None => notes.wakes.push(due),
         Some(why) if now >= last => return end(launch, state, seen, now, notes, Trust::Unproved(&why)),
         Some(why) => {
-            notes.wakes.push(last);
+            notes.wakes.extend([last, after(now, LOOK_AGAIN)]);
             launch.message = Some(clip(&format!("soaks until {last:.0} at the latest, for {why}; {undo}"), 512));
         }
     }
@@ -115,7 +115,7 @@ fn end(launch: &mut Launch, state: &mut State, seen: &Observation, now: Timestam
             state.trusted.truncate(seen.history_limit.max(1) + 1);
             format!("{} is stable", launch.revision)
         }
-        Trust::Unproved(why) => format!("{} is stable, not trusted: {why}", launch.revision),
+        Trust::Unproved(why) => clip(&format!("{} is stable, not trusted: {why}", launch.revision), 512),
         Trust::Cut(next) => {
             notes.wakes.push(after(now, std::time::Duration::from_millis(1)));
             format!("{} is stable, not trusted: {next} cut its soak short", launch.revision)

@@ -9,7 +9,9 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::soak::is_judged;
 use super::time::{after, between, human};
-use super::{CheckName, Measured, Observation, Plan, Pods, Question, Trigger, TriggerCheck, capacity};
+use super::{
+    CheckName, LONGEST_INTERVAL, Measured, Observation, Plan, Pods, Question, Trigger, TriggerCheck, capacity,
+};
 use crate::api::{Breach, Launch, Phase, PodCondition, SeenRestart, Verdict};
 
 /// At most so many restarts are remembered: those that a trigger may still count, and one older one of each pod. What finds no
@@ -44,7 +46,11 @@ pub(super) fn judge(
         };
         match reading.verdict {
             Verdict::Pass => launch.breaches.retain(|breach| breach.trigger != trigger.name),
-            Verdict::Insufficient | Verdict::Error | Verdict::NotApplicable => {}
+            Verdict::Insufficient | Verdict::Error | Verdict::NotApplicable => {
+                for breach in launch.breaches.iter_mut().filter(|breach| breach.trigger == trigger.name) {
+                    breach.interrupted = true;
+                }
+            }
             Verdict::Fail => {
                 let breach = remember_breach(&mut launch.breaches, trigger, &reading, plan.interval);
                 let lasted = between(breach.since, reading.sampled_at);
@@ -87,16 +93,20 @@ fn read(trigger: &Trigger, launch: &Launch, plan: &Plan, seen: &Observation, now
     match &trigger.check {
         TriggerCheck::Metric(question) => {
             let measured = seen.measured.get(&CheckName::Trigger(trigger.name.clone()));
-            measured.filter(|measured| measured.sampled_at > judged_from(launch, question)).cloned()
+            let from = judged_from(launch, question);
+            // what cannot be asked at all is known from the beginning
+            let counts =
+                |it: &&Measured| it.sampled_at > from || matches!(it.verdict, Verdict::Error | Verdict::NotApplicable);
+            measured.filter(counts).cloned()
         }
         TriggerCheck::Restarts(limit, within) => Some(watched(too_many_restarts(launch, pods, *limit, *within, now))),
         TriggerCheck::Condition(PodCondition::CrashLoop) => Some(watched(pods.crash_loop.clone())),
         TriggerCheck::Condition(PodCondition::ImagePull) => Some(watched(pods.image_pull.clone())),
         TriggerCheck::Condition(PodCondition::Unready) => {
             let asked = capacity::of_canary(launch, plan, seen);
-            // more pods than a moment ago are no fault of a stable that soaks: a scaler asked for them
-            let new = launch.phase == Phase::Soaking && pods.ready > 0 && pods.failing == 0;
-            Some(watched((pods.ready < asked && !new).then(|| format!("{}/{asked} pods ready", pods.ready))))
+            // in soak a scaler may ask for more than there is room for: it is as well as the one before it with as many pods
+            let asked = if launch.phase == Phase::Soaking { asked.min(launch.stable_size.max(1)) } else { asked };
+            Some(watched((pods.ready < asked).then(|| format!("{}/{asked} pods ready", pods.ready))))
         }
     }
 }
@@ -113,26 +123,27 @@ fn remember_breach(breaches: &mut Vec<Breach>, trigger: &Trigger, reading: &Meas
     if let Some(breach) = breaches.iter_mut().find(|breach| breach.trigger == trigger.name) {
         if matches!(trigger.check, TriggerCheck::Metric(_)) {
             let gap = between(breach.last_seen, at);
-            if gap > longest_step(trigger, interval) {
+            if gap > longest_step(trigger, breach.interrupted, interval) {
                 breach.since = after(breach.since, gap);
             }
             breach.last_seen = breach.last_seen.max(at);
+            breach.interrupted = false;
         }
         return breach.clone();
     }
-    let breach = Breach { trigger: trigger.name.clone(), since: at, first_seen: at, last_seen: at };
+    let breach = Breach { trigger: trigger.name.clone(), since: at, first_seen: at, last_seen: at, interrupted: false };
     breaches.push(breach.clone());
     breach
 }
 
-/// Samples may be so far apart and still be consecutive: one may be lost, a slow source may take its time for two, and what is
-/// within the metric's own window is in the next sample.
-fn longest_step(trigger: &Trigger, interval: Duration) -> Duration {
+/// Samples may be so far apart and still be consecutive: one may be lost, a slow source may take its time for two; and where it
+/// said nothing else in between, what is within the metric's own window is in the next sample.
+fn longest_step(trigger: &Trigger, interrupted: bool, interval: Duration) -> Duration {
     let window = match &trigger.check {
-        TriggerCheck::Metric(question) => question.window.unwrap_or_default(),
-        TriggerCheck::Restarts(..) | TriggerCheck::Condition(_) => Duration::ZERO,
+        TriggerCheck::Metric(question) if !interrupted => question.window.unwrap_or_default(),
+        TriggerCheck::Metric(_) | TriggerCheck::Restarts(..) | TriggerCheck::Condition(_) => Duration::ZERO,
     };
-    window.max(interval * 2 + Duration::from_secs(10))
+    window.max(interval.min(LONGEST_INTERVAL) * 2 + Duration::from_secs(10))
 }
 
 fn fire(trigger: &Trigger, breach: &Breach, reading: &Measured, lasted: Duration) -> Fired {

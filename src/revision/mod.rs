@@ -82,6 +82,12 @@ pub fn config_maps(spec: &AgentDeploymentSpec) -> Result<BTreeSet<String>, Revis
 }
 
 impl Revision {
+    /// Whether the user's template says as which ServiceAccount its pods run.
+    pub fn names_account(&self) -> bool {
+        let spec = &self.source["template"]["spec"];
+        ["serviceAccountName", "serviceAccount"].iter().any(|field| !spec[field].is_null())
+    }
+
     /// The revision that a spec asks for, given the ConfigMaps that exist of [`config_maps`]; others are ignored.
     pub fn of(
         agent: &str,

@@ -6,7 +6,7 @@
 use rust_decimal::Decimal;
 
 use crate::api::{Across, MetricDefinition, Verdict};
-use crate::launch::{Bounds, Compare, Question, is_in_seconds};
+use crate::launch::{Bounds, Compare, Question};
 
 use super::sample::{Number, Reading, Value};
 
@@ -77,7 +77,9 @@ fn known(question: &Question, whose: &str, reading: &Reading, ready: i64) -> Res
             return insufficient(format!("no data ({}/{wanted} pods seen by the source)", reading.pods));
         }
         Some(Number::Several) => return error("several series where one was expected"),
-        Some(Number::NotANumber) => return error("the source answered with something that is not a number"),
+        Some(Number::NotANumber | Number::OfNothing) => {
+            return error("the source answered with something that is not a number");
+        }
         Some(Number::Exact(samples)) => {
             let min = question.min_samples.max(1);
             if samples.round() < Decimal::from(min) {
@@ -221,11 +223,17 @@ enum Unit {
 }
 
 impl Unit {
-    /// A ratio is a share.
+    /// A ratio is a share; series of seconds say so in their name, as Prometheus asks.
     fn of(metric: &MetricDefinition) -> Self {
-        if metric.ratio.is_some() {
-            Self::Share
-        } else if is_in_seconds(metric) {
+        let series = match (&metric.quantile, &metric.gauge, &metric.mean) {
+            (Some(quantile), _, _) => &quantile.histogram,
+            (_, Some(gauge), _) => &gauge.series,
+            (_, _, Some(mean)) => &mean.sum,
+            _ if metric.ratio.is_some() => return Self::Share,
+            _ => return Self::Plain,
+        };
+        let name = series.0.split('{').next().unwrap_or_default();
+        if name.trim_end_matches("_total").ends_with("_seconds") || name.ends_with("_seconds_sum") {
             Self::Seconds
         } else {
             Self::Plain

@@ -36,8 +36,10 @@ pub struct RevisionKey {
 pub enum Number {
     /// A number.
     Exact(Decimal),
-    /// `NaN`, an infinity, or a number beyond all sense.
+    /// An infinity, or a number beyond all sense.
     NotANumber,
+    /// `NaN`: a quantile or a mean of nothing.
+    OfNothing,
     /// Several series where one was expected.
     Several,
 }
@@ -176,6 +178,9 @@ impl Answer {
 impl Number {
     /// The one place where a float becomes a decimal.
     fn read(text: &str) -> Self {
+        if text == "NaN" {
+            return Self::OfNothing;
+        }
         text.parse::<f64>()
             .ok()
             .filter(|float| float.is_finite())
@@ -242,6 +247,9 @@ impl Sample {
     }
 
     fn value(&self, metric: &MetricDefinition) -> Value {
+        if metric.gauge.is_some() && self.0.get(&Part::Value) == Some(&Number::OfNothing) {
+            return Value::Absent; // a pod that nobody called has no quantile of its own yet
+        }
         match self.part(Part::Value) {
             Ok(None) => Value::Absent,
             Err(why) => Value::Unusable(why),
@@ -266,7 +274,9 @@ impl Sample {
         match self.0.get(&part) {
             None => Ok(None),
             Some(Number::Exact(number)) => Ok(Some(*number)),
-            Some(Number::NotANumber) => Err("the source answered with something that is not a number"),
+            Some(Number::NotANumber | Number::OfNothing) => {
+                Err("the source answered with something that is not a number")
+            }
             Some(Number::Several) => Err("several series where one was expected"),
         }
     }
@@ -431,6 +441,17 @@ mod tests {
         ] {
             assert_eq!(Answer::parse(body.as_bytes(), &Labels::default()), Err(expected), "{body}");
         }
+    }
+
+    #[test]
+    fn a_gauge_of_nothing_is_absent_and_a_quotient_of_nothing_is_no_number() {
+        let gauge = standard_metrics().into_iter().find(|metric| metric.gauge.is_some()).unwrap();
+        let ratio = standard_metrics().into_iter().find(|metric| metric.ratio.is_some()).unwrap();
+        let idle = answer(&[row("teal", "value", "NaN"), row("teal", "amount", "NaN"), row("teal", "samples", "20")]);
+        assert_eq!(idle.of(&key("teal")).reading(&gauge).value, Value::Absent);
+        assert!(matches!(idle.of(&key("teal")).reading(&ratio).value, Value::Unusable(_)));
+        let infinite = answer(&[row("teal", "value", "+Inf")]);
+        assert!(matches!(infinite.of(&key("teal")).reading(&gauge).value, Value::Unusable(_)));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Verdict;
-use crate::launch::{CheckName, Compare, Measured, Question, Runs};
+use crate::launch::{CheckName, Compare, LONGEST_INTERVAL, Measured, Question, Runs};
 
 use super::judge::judge;
 use super::metrics::SamplerMetrics;
@@ -32,8 +32,6 @@ use super::turns::Turns;
 
 /// An agent is never asked about more often.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
-/// Nor more seldom.
-const LONGEST_INTERVAL: Duration = Duration::from_mins(1);
 /// The part of a query that all agents share who had no failure of late.
 const SHARED: u64 = 0;
 /// After so many answers in a row an agent shares again.
@@ -570,7 +568,7 @@ impl Check {
         let window = SignedDuration::try_from(self.question.window?).ok()?;
         let count = |reading: &Reading| match reading.samples? {
             Number::Exact(samples) => samples.round().to_i64(),
-            Number::Several | Number::NotANumber => None,
+            Number::Several | Number::NotANumber | Number::OfNothing => None,
         };
         let counts_runs = metric.ratio.is_some() && RUN_METRICS.contains(&metric.name.as_str());
         let (canary, stable) = (count(&seen.canary)?, count(seen.stable.as_ref()?)?);

@@ -96,22 +96,77 @@ fn a_soak_that_nobody_can_judge_is_cut_short_by_the_next_revision_all_the_same()
 }
 
 #[test]
-fn a_stable_that_a_scaler_makes_larger_in_its_soak_is_not_unready() {
-    let mut sim = soaking();
-    sim.plan.soak = seconds(1000);
-    for (failing, outcome) in [(0, None), (1, Some(Outcome::RolledBack))] {
-        let mut sim = sim.clone();
-        sim.seen.replicas = 10; // there is no node for six of them
+fn a_soaking_revision_is_unready_when_it_has_fewer_pods_than_the_one_before_it_had() {
+    for (replicas, ready, outcome) in
+        [(10, 4, None), (10, 3, Some(Outcome::RolledBack)), (4, 1, Some(Outcome::RolledBack))]
+    {
+        let mut sim = soaking();
+        sim.plan.soak = seconds(1000);
+        sim.seen.replicas = replicas; // there is no node for the others
         for _ in 0..150 {
             let step = sim.decide();
             sim.commit(&step);
             sim.now = after(sim.now, seconds(1));
             sim.sample();
             let pods = sim.seen.pods.get_mut(TEAL).unwrap();
-            (pods.size, pods.ready, pods.failing, pods.all_ready_since) = (10, 4, failing, None);
+            (pods.size, pods.ready, pods.all_ready_since) = (replicas, ready, None);
         }
-        assert_eq!(sim.launch().outcome, outcome, "{failing} failing: {}", message(&sim));
+        assert_eq!(sim.launch().outcome, outcome, "{ready} of {replicas}: {}", message(&sim));
     }
+}
+
+#[test]
+fn what_cannot_be_asked_is_told_from_the_first_pass_on() {
+    let mut sim = launched_to("one");
+    let since = sim.launch().started_at;
+    sim.plan.triggers.push(trigger("cost", TriggerCheck::Metric(question(5)), 0));
+    let why = "no metrics source named prod: the administrator's configuration has default".to_owned();
+    let measured = Measured { verdict: Verdict::Error, message: why.clone(), sampled_at: since };
+    sim.seen.measured.insert(CheckName::Trigger("cost".to_owned()), measured);
+    sim.run(60);
+    assert_eq!(message(&sim), format!("held: trigger cost cannot be measured: {why}"));
+}
+
+#[test]
+fn a_promotion_waits_for_its_triggers_too() {
+    for (verdict, why) in [(Verdict::Error, "cannot be measured"), (Verdict::Fail, "is in breach")] {
+        let mut sim = launched_to("three");
+        sim.plan.triggers[0].lasting = seconds(300);
+        sim.until(60, "the promotion", |sim| sim.launch().phase == Phase::Promoting);
+        assert!(sim.weight() < 100);
+        sim.say("errors", verdict).run(60);
+        assert_eq!((sim.launch().phase, sim.weight()), (Phase::Promoting, 50));
+        assert!(message(&sim).starts_with(&format!("held: trigger errors {why}")), "{}", message(&sim));
+        sim.say("errors", Verdict::Pass).until(60, "stable", |sim| sim.stable() == TEAL);
+    }
+}
+
+#[test]
+fn time_in_which_nobody_could_say_is_no_breach_however_long_the_window() {
+    for (between, outcome) in
+        [(Verdict::Fail, Some(Outcome::RolledBack)), (Verdict::Error, None), (Verdict::Insufficient, None)]
+    {
+        let mut sim = launched_to("one");
+        sim.plan.stages[0].deadline = seconds(100_000);
+        sim.plan.triggers[0] = trigger("errors", TriggerCheck::Metric(question(900)), 600);
+        sim.say("success", Verdict::Insufficient).say("errors", Verdict::Fail).run(10);
+        sim.say("errors", between).run(620);
+        sim.say("errors", Verdict::Fail).run(10);
+        assert_eq!(sim.launch().outcome, outcome, "{between:?} in between");
+    }
+}
+
+#[test]
+fn an_interval_of_hours_in_an_old_object_makes_no_breach_longer() {
+    let mut sim = launched_to("one");
+    sim.plan.stages[0].deadline = seconds(1_000_000);
+    sim.plan.interval = seconds(86_400);
+    sim.plan.triggers[0].lasting = seconds(3600);
+    for _ in 0..2 {
+        sim.now = after(sim.now, seconds(4000));
+        sim.measure(CheckName::Trigger("errors".to_owned()), Verdict::Fail, "9 of 10 fail").tick();
+    }
+    assert_eq!(sim.launch().outcome, None);
 }
 
 #[test]

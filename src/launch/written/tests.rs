@@ -206,7 +206,7 @@ fn what_is_read_at_an_instant_has_no_window() {
 }
 
 #[test]
-fn a_number_has_no_unit_and_what_is_in_seconds_has_one() {
+fn a_number_has_no_unit_and_a_gauge_may_be_a_time() {
     let bound = |metric: &str, amount: &str| {
         let trigger = format!(r#"{{"name": "t", "metric": {{"name": "{metric}", "value": {{"above": "{amount}"}}}}}}"#);
         judged(r#"{"planRef": {"name": "p"}}"#, GATEWAY, Some(&plan(&format!(r#"{{"triggers": [{trigger}]}}"#))))
@@ -217,41 +217,11 @@ fn a_number_has_no_unit_and_what_is_in_seconds_has_one() {
         ("policy_bypasses", "5s", false),
         ("policy_bypasses", "5%", false),
         ("runs_in_flight", "5", true),
-        ("runs_in_flight", "5s", false),
-        ("approval_backlog_age", "15m", true),
-        ("approval_backlog_age", "15", false),
+        ("runs_in_flight", "5s", true),
         ("runs_in_flight", "5%", false),
     ] {
         assert_eq!(bound(metric, amount), fits, "{metric} above {amount}");
     }
-}
-
-#[test]
-fn only_a_series_of_seconds_is_a_time() {
-    let told = |sum: &str, amount: &str| {
-        let mean = format!(r#"{{"name": "wait", "mean": {{"sum": "{sum}", "count": "waits_count"}}}}"#);
-        let trigger = format!(r#"{{"name": "t", "metric": {{"name": "wait", "value": {{"above": "{amount}"}}}}}}"#);
-        let own = format!(r#", "metrics": {{"define": [{mean}]}}"#);
-        resolve(&spec(&format!(r#"{{"triggers": [{trigger}]}}"#), &own)).map_err(|error| error.to_string()).err()
-    };
-    for (sum, amount, mend) in [
-        ("wait_seconds_sum", "1200ms", None),
-        ("wait_seconds_sum", "1200", Some("it is a time: write its unit, such as 1200ms or 15m")),
-        ("wait_seconds_total", "15m", None),
-        ("wait_milliseconds_sum", "1200", None),
-        ("wait_milliseconds_sum", "1200ms", Some("write it without a unit, in the unit of its series")),
-    ] {
-        let told = told(sum, amount);
-        let as_wanted = mend.map_or(told.is_none(), |mend| told.as_ref().is_some_and(|told| told.ends_with(mend)));
-        assert!(as_wanted, "{sum} above {amount}: {told:?}");
-    }
-}
-
-#[test]
-fn a_count_is_not_compared_with_stable_whose_pods_are_older() {
-    let trigger = r#"{"name": "t", "metric": {"name": "safety_blocks", "ratioToStable": {"above": "200%"}}}"#;
-    let error = resolve(&spec(&format!(r#"{{"triggers": [{trigger}]}}"#), "")).unwrap_err().to_string();
-    assert!(error.contains("triggers[t]") && error.ends_with("bound its value, or compare a ratio"), "{error}");
 }
 
 #[test]
