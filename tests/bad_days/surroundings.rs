@@ -233,3 +233,18 @@ async fn the_agents_own_service_account_deleted_by_hand_does_not_stop_stable() -
     day.until("launched", SOON, |agent| stable(agent) != before && is(agent, "Launched", "True", "")).await?;
     day.end().await
 }
+
+#[tokio::test]
+async fn a_service_account_that_the_template_names_is_its_users_whatever_it_is_called() -> anyhow::Result<()> {
+    let mut day = Day::dawn("own-account", plan("10m")).await?;
+    let accounts = Api::<ServiceAccount>::namespaced(day.client(), &day.namespace);
+    let theirs: ServiceAccount = serde_json::from_value(json!({"metadata": {"name": NAME}}))?;
+    accounts.create(&PostParams::default(), &theirs).await?;
+    day.agent["spec"]["template"]["spec"]["serviceAccountName"] = json!(NAME);
+    day.prompt("the first", &json!({})).await?;
+    day.apply().await?;
+    day.until("launched", SOON, |agent| is(agent, "Launched", "True", "")).await?;
+    let account = accounts.get(NAME).await?;
+    ensure!(account.owner_references().is_empty(), "it would go with the agent: {:?}", account.owner_references());
+    day.end().await
+}
