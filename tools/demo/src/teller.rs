@@ -206,6 +206,7 @@ mod tests {
             since: at(4_900),
             first_seen: at(4_900),
             last_seen: at(4_900),
+            interrupted: false,
         }];
         assert_eq!(
             texts(&teller.launch(&seen, at(5_000))),
