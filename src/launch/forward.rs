@@ -412,6 +412,12 @@ pub(super) fn promote(
         launch.message = Some(clip(&why, 512));
         return;
     }
+    let proved = launch.trusted || first || launch.weight == 100; // by its soak, by nothing yet, or before
+    if !proved && let Some(why) = triggers::unproved(launch, plan, seen, now) {
+        launch.message = Some(clip(&format!("held: {why}"), 512));
+        notes.wakes.push(after(now, Duration::from_secs(5)));
+        return; // with its share, by pods too: without traffic nobody could say any more
+    }
     if !service_moved(launch, seen) && by_pods::makes_room(launch, seen.replicas, seen, notes) {
         return;
     }
@@ -422,12 +428,6 @@ pub(super) fn promote(
         return;
     }
     if launch.weight < 100 || !launch.only.is_empty() {
-        let proved = launch.trusted || first; // by its soak, or by nothing yet
-        if let Some(why) = triggers::unproved(launch, plan, seen, now).filter(|_| !proved) {
-            launch.message = Some(clip(&format!("held: {why}"), 512));
-            notes.wakes.push(after(now, Duration::from_secs(5)));
-            return;
-        }
         launch.weight = 100;
         launch.served = true;
         launch.only.clear();

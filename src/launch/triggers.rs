@@ -75,10 +75,23 @@ pub fn unproved(launch: &Launch, plan: &Plan, seen: &Observation, now: Timestamp
             None => "is not measured yet".to_owned(),
             Some(Measured { verdict: Verdict::Error, message, .. }) => format!("cannot be measured: {message}"),
             Some(Measured { verdict: Verdict::Fail, message, .. }) => format!("is in breach: {message}"),
+            Some(Measured { verdict: Verdict::Insufficient, message, .. }) if was_in_breach(trigger, launch, now) => {
+                format!("was in breach when it was last measured; now: {message}")
+            }
             Some(_) => return None,
         };
         Some(format!("trigger {} {why}", trigger.name))
     })
+}
+
+/// Whether the last known answer of a trigger was a breach, and not so long ago that it would have fired or been forgotten.
+fn was_in_breach(trigger: &Trigger, launch: &Launch, now: Timestamp) -> bool {
+    let window = match &trigger.check {
+        TriggerCheck::Metric(question) => question.window.unwrap_or_default(),
+        TriggerCheck::Restarts(..) | TriggerCheck::Condition(_) => Duration::ZERO,
+    };
+    let breach = launch.breaches.iter().find(|breach| breach.trigger == trigger.name);
+    breach.is_some_and(|breach| now < after(breach.last_seen, trigger.lasting.max(window)))
 }
 
 /// What a trigger's check says now. Pod health is watched and always fresh; a metric is as old as its sample.
@@ -105,8 +118,8 @@ fn read(trigger: &Trigger, launch: &Launch, plan: &Plan, seen: &Observation, now
         TriggerCheck::Condition(PodCondition::Unready) => {
             let asked = capacity::of_canary(launch, plan, seen);
             // in soak a scaler may ask for more than there is room for: it is as well as the one before it with as many pods
-            let asked = if launch.phase == Phase::Soaking { asked.min(launch.stable_size.max(1)) } else { asked };
-            Some(watched((pods.ready < asked).then(|| format!("{}/{asked} pods ready", pods.ready))))
+            let room = launch.phase == Phase::Soaking && pods.failing == 0 && pods.ready >= launch.stable_size.max(1);
+            Some(watched((pods.ready < asked && !room).then(|| format!("{}/{asked} pods ready", pods.ready))))
         }
     }
 }

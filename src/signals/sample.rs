@@ -10,7 +10,7 @@ use rust_decimal::Decimal;
 use rust_decimal::prelude::FromPrimitive as _;
 use serde::Deserialize;
 
-use crate::api::MetricDefinition;
+use crate::api::{Across, MetricDefinition};
 
 use super::query::Part;
 use super::source::{Labels, PART_LABEL, Source};
@@ -247,8 +247,10 @@ impl Sample {
     }
 
     fn value(&self, metric: &MetricDefinition) -> Value {
-        if metric.gauge.is_some() && self.0.get(&Part::Value) == Some(&Number::OfNothing) {
-            return Value::Absent; // a pod that nobody called has no quantile of its own yet
+        // a pod that nobody called has no quantile of its own yet; of a sum or a mean one such pod hides all others
+        let idle = metric.gauge.as_ref().is_some_and(|gauge| matches!(gauge.across, Across::Max | Across::Min));
+        if idle && self.0.get(&Part::Value) == Some(&Number::OfNothing) {
+            return Value::Absent;
         }
         match self.part(Part::Value) {
             Ok(None) => Value::Absent,
@@ -445,13 +447,20 @@ mod tests {
 
     #[test]
     fn a_gauge_of_nothing_is_absent_and_a_quotient_of_nothing_is_no_number() {
-        let gauge = standard_metrics().into_iter().find(|metric| metric.gauge.is_some()).unwrap();
+        let gauge = |across| {
+            let mut metric = standard_metrics().into_iter().find(|metric| metric.gauge.is_some()).unwrap();
+            metric.gauge.as_mut().unwrap().across = across;
+            metric
+        };
         let ratio = standard_metrics().into_iter().find(|metric| metric.ratio.is_some()).unwrap();
         let idle = answer(&[row("teal", "value", "NaN"), row("teal", "amount", "NaN"), row("teal", "samples", "20")]);
-        assert_eq!(idle.of(&key("teal")).reading(&gauge).value, Value::Absent);
+        for (across, absent) in [(Across::Max, true), (Across::Min, true), (Across::Sum, false), (Across::Avg, false)] {
+            let value = idle.of(&key("teal")).reading(&gauge(across)).value;
+            assert!(if absent { value == Value::Absent } else { matches!(value, Value::Unusable(_)) }, "{across:?}");
+        }
         assert!(matches!(idle.of(&key("teal")).reading(&ratio).value, Value::Unusable(_)));
         let infinite = answer(&[row("teal", "value", "+Inf")]);
-        assert!(matches!(infinite.of(&key("teal")).reading(&gauge).value, Value::Unusable(_)));
+        assert!(matches!(infinite.of(&key("teal")).reading(&gauge(Across::Max)).value, Value::Unusable(_)));
     }
 
     #[test]

@@ -424,3 +424,16 @@ fn a_health_gate_asks_for_the_pods_that_the_share_has_also_after_an_autoscaler_c
         sim.until(60, &format!("{replicas} to {scaled} replicas at {share}%"), |sim| sim.stable() == TEAL);
     }
 }
+
+#[test]
+fn a_promotion_by_pods_keeps_the_share_while_a_trigger_is_in_breach() {
+    let mut sim = Sim::by_pods();
+    sim.plan.triggers[0].lasting = seconds(300);
+    sim.want(TEAL);
+    sim.until(300, "the promotion", |sim| sim.state.launch.as_ref().is_some_and(|it| it.phase == Phase::Promoting));
+    let share = sim.launch().weight;
+    assert!(share > 0 && share < 100, "{share}");
+    sim.say("errors", Verdict::Fail).run(60);
+    assert_eq!((sim.launch().phase, sim.launch().weight), (Phase::Promoting, share));
+    sim.say("errors", Verdict::Pass).until(120, "stable", |sim| sim.stable() == TEAL);
+}

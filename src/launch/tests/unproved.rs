@@ -97,8 +97,9 @@ fn a_soak_that_nobody_can_judge_is_cut_short_by_the_next_revision_all_the_same()
 
 #[test]
 fn a_soaking_revision_is_unready_when_it_has_fewer_pods_than_the_one_before_it_had() {
-    for (replicas, ready, outcome) in
-        [(10, 4, None), (10, 3, Some(Outcome::RolledBack)), (4, 1, Some(Outcome::RolledBack))]
+    let taken = Some(Outcome::RolledBack);
+    for (replicas, ready, failing, outcome) in
+        [(10, 4, 0, None), (10, 4, 1, taken), (10, 3, 0, taken), (4, 1, 0, taken)]
     {
         let mut sim = soaking();
         sim.plan.soak = seconds(1000);
@@ -109,9 +110,9 @@ fn a_soaking_revision_is_unready_when_it_has_fewer_pods_than_the_one_before_it_h
             sim.now = after(sim.now, seconds(1));
             sim.sample();
             let pods = sim.seen.pods.get_mut(TEAL).unwrap();
-            (pods.size, pods.ready, pods.all_ready_since) = (replicas, ready, None);
+            (pods.size, pods.ready, pods.failing, pods.all_ready_since) = (replicas, ready, failing, None);
         }
-        assert_eq!(sim.launch().outcome, outcome, "{ready} of {replicas}: {}", message(&sim));
+        assert_eq!(sim.launch().outcome, outcome, "{ready} of {replicas}, {failing} failing: {}", message(&sim));
     }
 }
 
@@ -139,6 +140,22 @@ fn a_promotion_waits_for_its_triggers_too() {
         assert!(message(&sim).starts_with(&format!("held: trigger errors {why}")), "{}", message(&sim));
         sim.say("errors", Verdict::Pass).until(60, "stable", |sim| sim.stable() == TEAL);
     }
+}
+
+#[test]
+fn a_breach_of_which_nobody_can_say_whether_it_is_over_holds_for_as_long_as_it_takes_to_fire() {
+    let mut sim = launched_to("three");
+    sim.plan.triggers[0].lasting = seconds(300);
+    sim.until(60, "the promotion", |sim| sim.launch().phase == Phase::Promoting);
+    sim.say("errors", Verdict::Fail).run(5);
+    sim.say("errors", Verdict::Insufficient).run(280);
+    assert_eq!((sim.launch().phase, sim.weight()), (Phase::Promoting, 50));
+    assert!(
+        message(&sim).starts_with("held: trigger errors was in breach when it was last measured"),
+        "{}",
+        message(&sim)
+    );
+    sim.until(60, "stable", |sim| sim.stable() == TEAL);
 }
 
 #[test]
