@@ -1,8 +1,10 @@
 //! People with roles, and what they type.
 
 use std::process::Output;
+use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, ensure};
+use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::Api;
 use kube::api::PostParams;
@@ -25,6 +27,25 @@ pub async fn bind(cluster: &Cluster, namespace: &str, role: &str, user: &str) ->
     }))?;
     let api = Api::<RoleBinding>::namespaced(cluster.client.clone(), namespace);
     api.create(&PostParams::default(), &binding).await?;
+    match kind {
+        "ClusterRole" => until_known(cluster, namespace, role, user).await,
+        _ => Ok(()),
+    }
+}
+
+/// Waits until the API server grants what a role of the chart is for. It aggregates roles and follows bindings in its own time,
+/// and tells nobody when it has: it can only be asked.
+async fn until_known(cluster: &Cluster, namespace: &str, role: &str, user: &str) -> anyhow::Result<()> {
+    let verb = if role == "view" { "get" } else { "create" };
+    let decisions = json!({"namespace": namespace, "verb": verb, "group": "sluice.dev", "resource": "launchdecisions"});
+    let asked: SubjectAccessReview =
+        serde_json::from_value(json!({"spec": {"user": user, "resourceAttributes": decisions}}))?;
+    let reviews = Api::<SubjectAccessReview>::all(cluster.client.clone());
+    let began = Instant::now();
+    while !reviews.create(&PostParams::default(), &asked).await?.status.is_some_and(|status| status.allowed) {
+        ensure!(began.elapsed() < PATIENCE, "{user} may not {verb} launchdecisions as {role}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     Ok(())
 }
 
