@@ -176,7 +176,7 @@ pub fn full_status() -> Value {
         "stage": 1, "stageName": "canary-1", "stages": 4, "weight": 5, "served": true, "stableSize": 4, "match": [{"headers": [{"name": "x-risk", "value": "low"}]}],
         "startedAt": at, "enteredAt": at, "beganAt": at, "pausedAt": at, "pausedSeconds": 60, "held": true,
         "verdicts": [{"gate": "success", "verdict": "Insufficient", "message": "140/200 samples"}], "verdictsAt": at,
-        "breaches": [{"trigger": "errors-doubled", "since": at, "firstSeen": at, "lastSeen": at}],
+        "breaches": [{"trigger": "errors-doubled", "since": at, "firstSeen": at, "lastSeen": at, "interrupted": true}],
         "restarts": [{"pod": "refund-agent-1", "count": 2, "at": at}],
         "decidedAt": at, "breachedAt": at, "endedAt": at,
         "interventions": [{
