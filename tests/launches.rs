@@ -73,8 +73,3 @@ fn fires_at_once() -> serde_json::Value {
     let slow = json!({"name": "latency_p95", "window": "3s", "minSamples": 3, "value": {"above": "1ms"}});
     json!([{"name": "slow", "metric": slow}])
 }
-
-/// What makes the example's agent fail every other run.
-fn half_fails() -> serde_json::Value {
-    json!({"error_rate": 0.5})
-}

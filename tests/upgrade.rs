@@ -10,7 +10,7 @@ mod common;
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, ensure};
-use cluster::{Agent, Cluster, Manifest, SYSTEM, condition, launch, stable};
+use cluster::{Agent, Cluster, Manifest, SYSTEM, condition, launch, most_fail, stable};
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
@@ -34,9 +34,10 @@ async fn an_upgrade_starts_no_launch_restarts_no_pod_moves_no_hash_and_the_stage
     }
     let load = climbing.load(40).await?;
     let errors = rejected.load(40).await?;
-    rejected.prompt("Be generous.", &json!({"error_rate": 0.5})).await?;
-    rejected.until_ended(2, Outcome::RolledBack).await?;
+    rejected.prompt("Be generous.", &most_fail()).await?;
+    let bad = rejected.until_ended(2, Outcome::RolledBack).await?.revision;
     errors.stop().await;
+    rejected.until_sized(&bad, 0).await?; // its pods stay for a moment, and go without any upgrade
     climbing.prompt("Be friendly.", &json!({})).await?;
     climbing.until_in_stage(2, "tenth").await?;
     let agents = [&resting, &rejected, &climbing];

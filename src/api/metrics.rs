@@ -57,6 +57,13 @@ pub struct MetricDefinition {
     pub gauge: Option<Gauge>,
 }
 
+impl MetricDefinition {
+    /// Counts and gauges have no window: what is not seen now was never seen.
+    pub fn is_instant(&self) -> bool {
+        self.count.is_some() || self.gauge.is_some()
+    }
+}
+
 /// A series: a metric name with optional label matchers, such as `refunds_total{result="match"}`. Not an expression.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]

@@ -51,6 +51,10 @@ pub struct Intervention {
     /// Hash of the plan that the stage is of.
     #[schemars(length(max = 63))]
     pub plan_hash: String,
+    /// Hash of a later plan under which it holds on: one that only asks for more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub holds_under: Option<String>,
     /// The gate that was overruled. Absent for `Promote`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]

@@ -47,7 +47,7 @@ pub struct State {
     /// The running launch, or the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub launch: Option<Launch>,
-    /// Revisions that were stable and never rolled back since, newest first: going back to them passes no gates.
+    /// Revisions that ended their soak (or had none) and were never rolled back since, newest first: going back to them passes no gates.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub trusted: Vec<TrustedRevision>,

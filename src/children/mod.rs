@@ -82,9 +82,13 @@ impl Owner {
     /// controls it. Labels alone say nothing: who copies a Deployment, or exposes it, copies them.
     pub fn revision_of(&self, object: &impl ResourceExt) -> Option<String> {
         let hash = self.labelled(object)?;
-        let owners = object.owner_references();
-        let theirs = owners.iter().any(|owner| owner.controller == Some(true) && owner.uid != self.uid);
-        (object.name_any() == revision_name(&self.name, hash) && !theirs).then(|| hash.clone())
+        (object.name_any() == revision_name(&self.name, hash) && self.may_own(object)).then(|| hash.clone())
+    }
+
+    /// Whether nobody else controls an object, not even a former agent of the same name.
+    pub fn may_own(&self, object: &impl ResourceExt) -> bool {
+        let mut controllers = object.owner_references().iter().filter(|owner| owner.controller == Some(true));
+        controllers.all(|owner| owner.uid == self.uid)
     }
 
     /// Whether this is a frozen copy of a ConfigMap that belongs to a revision, and no copy of that one.

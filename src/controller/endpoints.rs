@@ -1,7 +1,8 @@
 //! Before traffic moves to a Service: do its EndpointSlices name pods? Gateways send to these, and not to what is ready. The
 //! controller that writes them can be far behind, after an outage of the API server for a minute and more.
 //!
-//! Asked on the way forward only, and only where pods are ready: nothing that goes back waits for it.
+//! Asked on the way forward only, and only where pods are ready: nothing that goes back waits for it. Pods wait: they are not
+//! taken away (`unserved.rs`) while the agent's Service still names them.
 
 use std::collections::BTreeSet;
 
@@ -58,7 +59,7 @@ fn targets<'a>(agent: &str, step: &'a Step, shares: &'a Shares) -> Vec<(String, 
 }
 
 /// Whether a Service has a ready endpoint that is a pod of this revision.
-async fn names(ctx: &Context, key: &Key, service: &str, revision: &str) -> Result<bool, Error> {
+pub(super) async fn names(ctx: &Context, key: &Key, service: &str, revision: &str) -> Result<bool, Error> {
     let api = Api::<EndpointSlice>::namespaced(ctx.client.clone(), &key.0);
     let of = ListParams::default().labels(&format!("kubernetes.io/service-name={service}"));
     let slices = ctx.calls.read("EndpointSlice", service, api.list(&of)).await?;

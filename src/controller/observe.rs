@@ -138,8 +138,7 @@ fn made_by_sluice(route: &HTTPRoute, agent: &AgentDeployment) -> bool {
 
 /// Not an object that a former agent of the same name left behind.
 fn ours(object: &impl ResourceExt, agent: &AgentDeployment) -> bool {
-    let mut owners = object.owner_references().iter().filter(|owner| owner.controller == Some(true));
-    owners.all(|owner| Some(&owner.uid) == agent.metadata.uid.as_ref())
+    Owner::of(agent).is_some_and(|owner| owner.may_own(object))
 }
 
 /// The decision about the running launch, or the latest one.
@@ -243,8 +242,7 @@ fn questions(plan: &Plan, launch: &Launch) -> BTreeMap<CheckName, Question> {
         GateCheck::Metric(question) => Some((CheckName::Gate(stage, gate.name.clone()), (**question).clone())),
         GateCheck::Health(_) => None,
     });
-    let triggers = plan.triggers.iter().filter(|trigger| launch::is_judged(trigger, phase));
-    let triggers = triggers.filter_map(|trigger| match &trigger.check {
+    let triggers = launch::judged(plan, phase).filter_map(|trigger| match &trigger.check {
         TriggerCheck::Metric(question) => Some((CheckName::Trigger(trigger.name.clone()), (**question).clone())),
         TriggerCheck::Restarts(..) | TriggerCheck::Condition(_) => None,
     });

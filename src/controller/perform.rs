@@ -7,7 +7,7 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
 use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
-use kube::core::NamespaceResourceScope;
+use kube::core::{NamespaceResourceScope, PartialObjectMeta};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
 use serde::Serialize;
@@ -110,7 +110,7 @@ async fn rest(
     deployment: &Deployment,
 ) -> Result<(), Error> {
     let key = key(agent);
-    unserved(ctx, agent, hash).await?;
+    unserved(ctx, agent, owner, hash).await?;
     let revision = revisions::stored(ctx, &key, agent, prepared, hash).await?;
     let as_seen = As::Seen(deployment.resource_version());
     apply_deployment(ctx, &key, owner, &revision, 0, as_seen).await
@@ -220,23 +220,23 @@ async fn run(
     let carried = live.as_ref().and_then(|live| live.annotations().get(annotations::LAUNCH));
     let marked = launch.is_none_or(|launch| carried.is_some_and(|carried| carried == launch));
     let whole = sized && untouched && marked;
-    if whole && !(live.is_some_and(|live| refused(&live).is_some()) && lacks_account(ctx, key).await?) {
+    // nothing watches ServiceAccounts: asked for where Kubernetes makes no pods
+    let refused = || live.as_ref().is_some_and(|live| refused(live).is_some());
+    if whole && !(refused() && found_account(ctx, key).await?.is_none()) {
         return Ok(());
     }
     apply_deployment(ctx, key, owner, revision, size, As::Running(launch)).await
 }
 
-/// Whether the agent's ServiceAccount is gone, which nothing watches: asked where Kubernetes makes no pods.
-async fn lacks_account(ctx: &Context, key: &Key) -> Result<bool, Error> {
+/// The ServiceAccount of the agent's name, whosever it is.
+async fn found_account(ctx: &Context, key: &Key) -> Result<Option<PartialObjectMeta<ServiceAccount>>, Error> {
     let api = Api::<ServiceAccount>::namespaced(ctx.client.clone(), &key.0);
-    Ok(ctx.calls.read("ServiceAccount", &key.1, api.get_metadata_opt(&key.1)).await?.is_none())
+    ctx.calls.read("ServiceAccount", &key.1, api.get_metadata_opt(&key.1)).await
 }
 
 /// The agent's ServiceAccount. One that somebody else made under its name is theirs, and the pods run as it.
 async fn account(ctx: &Context, key: &Key, owner: &Owner) -> Result<(), Error> {
-    let api = Api::<ServiceAccount>::namespaced(ctx.client.clone(), &key.0);
-    let found = ctx.calls.read("ServiceAccount", &key.1, api.get_metadata_opt(&key.1)).await?;
-    if found.is_some_and(|found| !owner.controls(&found)) {
+    if found_account(ctx, key).await?.is_some_and(|found| !owner.controls(&found)) {
         return Ok(());
     }
     apply::<ServiceAccount>(ctx, key, "ServiceAccount", &children::service_account(owner)).await.map(drop)
@@ -337,7 +337,7 @@ async fn remove(ctx: &Context, agent: &AgentDeployment, owner: &Owner, hash: &st
     let name = revision_name(&key.1, hash);
     let live = ctx.caches.deployments.get(&ObjectRef::new(&name).within(&key.0));
     if live.as_ref().is_some_and(|live| asked_pods(live) != 0) {
-        unserved(ctx, agent, hash).await?;
+        unserved(ctx, agent, owner, hash).await?;
     }
     for config_map in ctx.caches.frozen_of(owner, hash) {
         delete::<ConfigMap>(ctx, key, "ConfigMap", &config_map).await?;

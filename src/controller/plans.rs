@@ -4,6 +4,7 @@
 //! resolved any more: the launch is held, and judged as before.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::jiff::SignedDuration;
@@ -14,7 +15,9 @@ use super::Error;
 use super::context::{Context, Key};
 use super::perform::{create, delete};
 use super::prepare::Prepared;
-use crate::api::{AgentDeployment, AgentDeploymentSpec, BASIC, FreezeWindow, Launch, LaunchPlanSpec, Phase, clip};
+use crate::api::{
+    AgentDeployment, AgentDeploymentSpec, BASIC, FreezeWindow, Launch, LaunchPlanSpec, OnFail, Phase, clip,
+};
 use crate::children::{self, Owner};
 use crate::launch::{self, Plan, PlanError, WantedRevision, Window, WindowError, WrittenPlan};
 
@@ -137,7 +140,9 @@ pub(crate) async fn in_force(
         return prepared;
     };
     let hash = &launch.plan_hash;
-    let (copy, retry_at) = match copy(ctx, key, hash).await {
+    let basic = Some(launch::basic(&agent.spec)).filter(|basic| basic.hash == *hash); // it has no copy
+    let found = if basic.is_some() { Ok(basic) } else { copy(ctx, key, hash).await };
+    let (copy, retry_at) = match found {
         Ok(copy) => (copy, None),
         Err(error) => {
             tracing::warn!(namespace = key.0, agent = key.1, %error, "the copy of the launch's plan cannot be read");
@@ -148,20 +153,33 @@ pub(crate) async fn in_force(
     let mut changed = prepared.as_ref().clone();
     changed.retry_at = changed.retry_at.into_iter().chain(retry_at).min();
     if prepared.judge.written.is_some() {
-        let old = copy.or_else(|| Some(launch::basic(&agent.spec)).filter(|basic| basic.hash == *hash));
-        let tightens = old.is_some_and(|old| launch::only_tightens(&old, &prepared.plan));
-        changed.plan.tightens = tightens.then(|| hash.clone());
         if unread {
             // whether it only tightens is known when the copy can be read: until then nothing restarts, and nothing rises
-            changed.plan.hash.clone_from(hash);
+            changed.plan = stand_in(&prepared.plan, hash, unread);
             let message = "the stored copy of the launch's plan cannot be read; it is tried again".to_owned();
             changed.wanted = WantedRevision::Unknown { reason: "Unreadable".to_owned(), message };
+        } else {
+            let tightens = copy.is_some_and(|old| launch::only_tightens(&old, &prepared.plan));
+            changed.plan.tightens = tightens.then(|| hash.clone());
         }
     } else {
         // without a copy the built-in triggers judge, and the launch stays in its stage
-        changed.plan = copy.unwrap_or_else(|| Plan { hash: hash.clone(), ..prepared.plan.clone() });
+        changed.plan = copy.unwrap_or_else(|| stand_in(&prepared.plan, hash, unread));
     }
     Arc::new(changed)
+}
+
+/// Another plan, for a launch whose own is not at hand: it restarts no stage. Where that one is only `unread`, what its stage
+/// asks is known in a moment, and no deadline or gate of the other ends it.
+fn stand_in(plan: &Plan, hash: &str, unread: bool) -> Plan {
+    let mut plan = Plan { hash: hash.to_owned(), tightens: None, ..plan.clone() };
+    if unread {
+        for stage in &mut plan.stages {
+            stage.deadline = Duration::MAX;
+            stage.gates.iter_mut().for_each(|gate| gate.on_fail = OnFail::Hold);
+        }
+    }
+    plan
 }
 
 /// The launch that a plan judges; a rollback asks nobody.
@@ -233,6 +251,24 @@ mod tests {
     fn frozen(judged: &Judged, hour: &str) -> Option<String> {
         let now: Timestamp = format!("2026-11-21T{hour}:30:00Z").parse().unwrap();
         Freeze::at(&judged.1.windows, now).open.map(|open| open.window)
+    }
+
+    #[test]
+    fn no_deadline_and_no_gate_of_another_plan_ends_a_launch_whose_own_could_not_be_read() {
+        let mut basic = launch::basic(&spec(&[]));
+        for stage in &mut basic.stages {
+            stage.gates.iter_mut().for_each(|gate| gate.on_fail = OnFail::Rollback);
+        }
+        let gates = |unread| stand_in(&basic, "b2", unread).stages.into_iter().flat_map(|stage| stage.gates);
+        assert!(gates(true).all(|gate| gate.on_fail == OnFail::Hold) && gates(true).count() > 0);
+        assert!(gates(false).all(|gate| gate.on_fail == OnFail::Rollback));
+        let deadlines = |unread| stand_in(&basic, "b2", unread).stages.into_iter().map(|stage| stage.deadline);
+        assert!(deadlines(true).all(|deadline| deadline == Duration::MAX));
+        assert!(deadlines(false).eq(basic.stages.iter().map(|stage| stage.deadline)), "one that is lost waits so long");
+        assert_eq!(
+            (stand_in(&basic, "b2", true).hash.as_str(), &stand_in(&basic, "b2", true).triggers),
+            ("b2", &basic.triggers)
+        );
     }
 
     #[test]

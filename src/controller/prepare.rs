@@ -172,29 +172,21 @@ async fn names_taken(
     let accounts = Api::<ServiceAccount>::namespaced(ctx.client.clone(), namespace);
     let service = ctx.calls.read("Service", name, services.get_opt(name)).await?;
     let account = ctx.calls.read("ServiceAccount", name, accounts.get_opt(name)).await?;
-    let (mut taken, mut leaving) = (Vec::new(), true);
-    let mut note = |kind: &'static str, controls: bool, follows: bool| {
-        taken.extend((!controls).then_some(kind));
-        leaving &= controls || follows;
-    };
-    if let Some(object) = &service {
-        note("Service", owner.controls(object), owner.follows(object));
-    }
-    if let Some(object) = account.as_ref().filter(|_| !revision.names_account()) {
-        note("ServiceAccount", owner.controls(object), owner.follows(object));
-    }
+    let account = account.filter(|_| !revision.names_account());
+    let mut taken = Vec::new();
+    taken.extend(service.filter(|it| !owner.controls(it)).map(|it| ("Service", owner.follows(&it))));
+    taken.extend(account.filter(|it| !owner.controls(it)).map(|it| ("ServiceAccount", owner.follows(&it))));
     if ctx.caches.routes.is_some() && agent.spec.gateway().is_some() {
         let routes = Api::<HTTPRoute>::namespaced(ctx.client.clone(), namespace);
         let route = ctx.calls.read("HTTPRoute", name, routes.get_opt(name)).await?;
-        if let Some(object) = &route {
-            note("HTTPRoute", owner.controls(object), owner.follows(object));
-        }
+        taken.extend(route.filter(|it| !owner.controls(it)).map(|it| ("HTTPRoute", owner.follows(&it))));
     }
     if taken.is_empty() {
         return Ok(None);
     }
-    let what = format!("{} {name}", taken.join(", "));
-    let (reason, message) = if leaving {
+    let kinds: Vec<_> = taken.iter().map(|(kind, _)| *kind).collect();
+    let what = format!("{} {name}", kinds.join(", "));
+    let (reason, message) = if taken.iter().all(|(_, leaves)| *leaves) {
         (FORMER, format!("{what} of a former agent of this name is being deleted: it goes on when that is gone"))
     } else {
         ("NameTaken", Error::Taken(what).to_string())

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::drain::lose_traffic;
+use super::drain::{lose_traffic, regain_traffic};
 use super::forward::LOOK_AGAIN;
 use super::people::ABORTED;
 use super::soak::give_back;
@@ -33,7 +33,7 @@ pub(super) fn written_decision(launch: &Launch, seen: &Observation) -> Option<De
 pub(super) fn overruled(launch: &Launch, state: &mut State, seen: &Observation) -> Option<Decision> {
     let decision = written_decision(launch, seen).filter(|_| launch.outcome == Some(Outcome::Succeeded))?;
     let former = launch.stable.clone()?; // a first deployment has nothing to go back to
-    state.retiring.retain(|retiring| retiring.revision != former);
+    regain_traffic(state, &former);
     state.stable = Some(StableRevision { revision: former, since: decision.at });
     Some(decision)
 }

@@ -127,8 +127,8 @@ pub(super) fn of_canary(launch: &Launch, staged: i32, seen: &Observation) -> i32
     let size = pods(seen, Some(&launch.revision)).size;
     match launch.phase {
         Phase::RollingBack | Phase::Complete => size,
-        _ if seen.replicas == 0 => 0,
         _ if splits(seen) && launch.weight == 0 => size, // it is about to lose its traffic
+        _ if seen.replicas == 0 => 0,
         _ if splits(seen) && launch.weight < 100 => {
             let stable = pods(seen, launch.stable.as_ref());
             let most = pods_of_share(launch.weight, stable.size);

@@ -111,7 +111,8 @@ impl Window {
     /// what the clocks show twice has opened the window the first time.
     fn latest(&self, now: Timestamp) -> DateTime {
         let shown = self.zone.to_datetime(now);
-        let changed = self.zone.preceding(now).next().map(|change| change.timestamp());
+        let next = now.checked_add(Duration::from_nanos(1)).unwrap_or(now); // a change at this very instant has happened
+        let changed = self.zone.preceding(next).next().map(|change| change.timestamp());
         let just_before = changed.and_then(|at| at.checked_sub(Duration::from_nanos(1)).ok());
         just_before.map_or(shown, |before| shown.max(self.zone.to_datetime(before)))
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::drain::is_retiring;
 use super::wanted::canary_share;
 use super::{Observation, Plan, Programmed, Route, Stage, by_pods};
 use crate::api::{Launch, Phase, State};
@@ -68,12 +69,20 @@ pub(super) fn sizes(state: &State, plan: &Plan, seen: &Observation) -> BTreeMap<
         sizes.insert(stable.revision.clone(), seen.replicas);
     }
     if let Some(launch) = running {
-        sizes.insert(launch.revision.clone(), of_canary(launch, plan, seen));
+        let size = of_canary(launch, plan, seen).max(of_earlier_runs(launch, state, seen));
+        sizes.insert(launch.revision.clone(), size);
         let size = seen.replicas.max(launch.stable_size).max(by_pods::of_stable(launch, seen));
         let before = launch.stable.iter().map(|stable| (stable.clone(), size));
         sizes.extend(before);
     }
     sizes
+}
+
+/// Pods that a canary keeps because it lost its traffic a moment ago, in an earlier launch: their runs may not have ended. Where
+/// pods make the share it gets none before they have.
+fn of_earlier_runs(launch: &Launch, state: &State, seen: &Observation) -> i32 {
+    let free = seen.by_pods.is_none() || launch.weight == 0 && !by_pods::splits(seen);
+    if free && is_retiring(state, &launch.revision) { size_now(seen, &launch.revision) } else { 0 }
 }
 
 /// The canary of a launch that has moved nothing yet, and how many pods it will need beside stable's before the promotion,

@@ -8,7 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::step::Notes;
 use super::time::{after, between, human};
-use super::{Bounds, CheckName, Compare, LONGEST_INTERVAL, Observation, Plan, Question};
+use super::{Bounds, CheckName, Compare, Observation, Plan, Question, sampled_every};
 use crate::api::{Across, MetricDefinition, RetiringRevision, State, Verdict};
 
 /// A revision keeps its pods for so long after its traffic is gone, so that requests on their way are answered.
@@ -27,32 +27,57 @@ pub fn no_runs(metric: MetricDefinition) -> Question {
     Question { metric, window: None, min_samples: 1, compare: Compare::Value, bounds }
 }
 
-/// From now on a revision has no traffic. One that never had any has no runs to wait for.
+/// From now on a revision has no traffic. One that never had any has no runs to wait for, but those of the traffic before.
 pub(super) fn lose_traffic(state: &mut State, revision: &str, since: Timestamp, served: bool) {
-    state.retiring.retain(|retiring| retiring.revision != revision);
-    state.retiring.push(RetiringRevision { revision: revision.to_owned(), since, idle: !served });
+    let earlier = regain_traffic(state, revision).filter(|earlier| !earlier.idle && !served);
+    let lost = RetiringRevision { revision: revision.to_owned(), since, idle: !served };
+    state.retiring.push(earlier.unwrap_or(lost));
     let surplus = state.retiring.len().saturating_sub(RETIRING);
     state.retiring.drain(..surplus);
 }
 
-/// Lets the pods go of revisions whose runs have ended.
+/// From now on a revision is not waited for. What was remembered of it.
+pub(super) fn regain_traffic(state: &mut State, revision: &str) -> Option<RetiringRevision> {
+    let at = state.retiring.iter().position(|retiring| retiring.revision == revision)?;
+    Some(state.retiring.remove(at))
+}
+
+/// Whether a revision lost its traffic, and keeps its pods for that.
+pub(super) fn is_retiring(state: &State, revision: &str) -> bool {
+    state.retiring.iter().any(|retiring| retiring.revision == revision)
+}
+
+/// Lets the pods go of revisions whose runs have ended. One that is launched again, and serves, has runs of its own beside the
+/// earlier ones: it keeps them all.
 pub(super) fn retire(state: &mut State, plan: &Plan, seen: &Observation, now: Timestamp, notes: &mut Notes) {
-    state.retiring.retain(|retiring| match look(retiring, plan, seen, now) {
-        Look::Again(at) => {
-            notes.wakes.push(at);
-            true
-        }
-        Look::Ended => {
-            if waits_for_runs(retiring, seen).is_some() {
-                let took = human(between(retiring.since, now));
-                notes.tell("Drained", format!("{}: its runs have ended, {took} after its traffic", retiring.revision));
+    let running = state.running().map(|launch| (launch.revision.clone(), launch.weight > 0));
+    state.retiring.retain(|retiring| {
+        let again = running.as_ref().filter(|(revision, _)| *revision == retiring.revision);
+        let keeps = match look(retiring, plan, seen, now) {
+            Look::Again(at) => {
+                notes.wakes.push(at);
+                true
             }
-            false
+            Look::Ended => {
+                if waits_for_runs(retiring, seen).is_some() {
+                    let took = human(between(retiring.since, now));
+                    notes.tell(
+                        "Drained",
+                        format!("{}: its runs have ended, {took} after its traffic", retiring.revision),
+                    );
+                }
+                false
+            }
+            Look::Late(_) if again.is_some_and(|(_, serves)| *serves) => true,
+            Look::Late(runs) => {
+                notes.warn("DrainDeadline", format!("{}: its pods go, runs or not: {runs}", retiring.revision));
+                false
+            }
+        };
+        if again.is_some() && !keeps {
+            notes.wakes.push(after(now, Duration::from_millis(1))); // its launch waited for that
         }
-        Look::Late(runs) => {
-            notes.warn("DrainDeadline", format!("{}: its pods go, runs or not: {runs}", retiring.revision));
-            false
-        }
+        keeps
     });
 }
 
@@ -81,7 +106,7 @@ fn look(retiring: &RetiringRevision, plan: &Plan, seen: &Observation, now: Times
         let known = measured.map_or("they were not measured", |measured| &measured.message);
         Look::Late(format!("the drain deadline of {} has passed, and {known}", human(deadline)))
     } else if none.is_some() {
-        Look::Again(after(now, plan.interval.clamp(Duration::from_secs(1), LONGEST_INTERVAL)).min(due)) // a younger sample wakes nobody
+        Look::Again(after(now, sampled_every(plan.interval)).min(due)) // a younger sample wakes nobody
     } else {
         Look::Again(due)
     }

@@ -5,11 +5,11 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 
 use super::back::{NO_GATEWAY, waiting_for};
-use super::drain::lose_traffic;
+use super::drain::{is_retiring, lose_traffic};
 use super::step::{Notes, index};
 use super::time::{after, between};
 use super::triggers::SEEN_RESTARTS;
-use super::wanted::{read_back, service_moved};
+use super::wanted::{is_promoted, read_back, service_moved};
 use super::{
     Observation, Plan, Pods, Programmed, Route, Shares, WantedRevision, by_pods, capacity, contest, freeze, gates,
     people, share, soak, triggers,
@@ -21,6 +21,8 @@ pub const QUIET: Duration = Duration::from_secs(3);
 /// Pods are ready for so long before they get traffic: EndpointSlices, and the gateways that follow them, lag behind readiness.
 const KNOWN: Duration = Duration::from_secs(2);
 
+/// What is measured, and tells nobody that it was, is looked at again so often.
+pub(super) const LOOK_SOON: Duration = Duration::from_secs(5);
 /// What is not watched is read again so often.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
@@ -58,7 +60,6 @@ pub(super) fn begin(
     }
     let number = last.map_or_else(|| last_number(seen), |launch| launch.number).saturating_add(1);
     let launch = new_launch(number, revision, plan, state, seen, now);
-    state.retiring.retain(|retiring| retiring.revision != launch.revision);
     notes.tell("LaunchStarted", start_message(&launch));
     Some(launch)
 }
@@ -152,10 +153,12 @@ fn start_message(launch: &Launch) -> String {
     }
 }
 
-/// The clocks of a stage stand still while the agent is paused or frozen, or has no pods.
-pub(super) fn follow_pause(launch: &mut Launch, seen: &Observation, now: Timestamp) {
+/// The clocks of a stage stand still while the agent is paused or frozen, or has no pods; and where a share of pods waits for
+/// pods of an earlier launch, which have their own deadline.
+pub(super) fn follow_pause(launch: &mut Launch, state: &State, seen: &Observation, now: Timestamp) {
     let frozen = freeze::holds(launch.trusted, seen).is_some();
-    let paused = seen.paused || frozen || seen.replicas == 0; // without pods nothing can be judged
+    let drains = seen.by_pods.is_some() && launch.weight == 0 && is_retiring(state, &launch.revision);
+    let paused = seen.paused || frozen || drains || seen.replicas == 0; // without pods nothing can be judged
     match (launch.paused_at, paused) {
         (None, true) => launch.paused_at = Some(now),
         (Some(since), false) => {
@@ -174,6 +177,7 @@ pub(super) fn follow_plan(launch: &mut Launch, plan: &Plan, now: Timestamp, note
     }
     if plan.tightens.as_ref() == Some(&launch.plan_hash) {
         notes.tell("PlanTightened", format!("{}: the plan asks for more now; its stage goes on", launch.id));
+        people::keep_overrides(launch, &plan.hash);
         launch.plan_hash.clone_from(&plan.hash);
         return;
     }
@@ -215,12 +219,12 @@ pub(super) fn begin_clocks(launch: &mut Launch, now: Timestamp) {
 
 /// Why a launch may not go forward now, if it may not.
 fn held_forward(launch: &Launch, seen: &Observation, now: Timestamp, notes: &mut Notes) -> Option<String> {
+    if launch.held {
+        return Some(waiting_for(launch)); // first: it says why, for as long as it takes
+    }
     // such as a plan that is gone; a refused revision that is not the launch's has taken it back already
     if let WantedRevision::Unknown { message, .. } | WantedRevision::Refused { message, .. } = &seen.wanted {
         return Some(format!("held: {message}"));
-    }
-    if launch.held {
-        return Some(waiting_for(launch));
     }
     if let Some(taken) = &seen.hostname_taken {
         return Some(format!("held: {taken}")); // whatever the canary did, its metrics would not show it
@@ -293,17 +297,19 @@ pub(super) fn climb(launch: &mut Launch, plan: &Plan, seen: &Observation, now: T
     if now < calm {
         notes.wakes.push(calm);
     } else if let Some(why) = share::wrong(launch, seen) {
-        launch.message = Some(clip(&format!("held: {why}"), 512));
-        notes.wakes.push(after(now, Duration::from_secs(5)));
+        hold(launch, &why, now, notes);
     } else if gates::all_pass(launch) && launch.verdicts.len() == stage.gates.len() {
         match triggers::unproved(launch, plan, seen, now) {
             None => leave_stage(launch, plan, now, notes),
-            Some(why) => {
-                launch.message = Some(clip(&format!("held: {why}"), 512));
-                notes.wakes.push(after(now, Duration::from_secs(5)));
-            }
+            Some(why) => hold(launch, &why, now, notes),
         }
     }
+}
+
+/// What is measured holds the launch, and nobody tells when it does no more.
+fn hold(launch: &mut Launch, why: &str, now: Timestamp, notes: &mut Notes) {
+    launch.message = Some(clip(&format!("held: {why}"), 512));
+    notes.wakes.push(after(now, LOOK_SOON));
 }
 
 fn leave_stage(launch: &mut Launch, plan: &Plan, now: Timestamp, notes: &mut Notes) {
@@ -404,37 +410,41 @@ pub(super) fn promote(
     now: Timestamp,
     notes: &mut Notes,
 ) {
-    let first = launch.stable.is_none();
-    if !service_moved(launch, seen) && seen.replicas > 0 && goes_without_pods(launch, seen, notes) {
+    let (first, moved) = (launch.stable.is_none(), service_moved(launch, seen));
+    if !moved && seen.replicas > 0 && goes_without_pods(launch, seen, notes) {
         return;
     }
-    if let Some(why) = held_forward(launch, seen, now, notes).filter(|_| !service_moved(launch, seen)) {
+    if let Some(why) = held_forward(launch, seen, now, notes).filter(|_| !moved) {
         launch.message = Some(clip(&why, 512));
         return;
     }
-    let proved = launch.trusted || first || launch.weight == 100; // by its soak, by nothing yet, or before
-    if !proved && let Some(why) = triggers::unproved(launch, plan, seen, now) {
-        launch.message = Some(clip(&format!("held: {why}"), 512));
-        notes.wakes.push(after(now, Duration::from_secs(5)));
-        return; // with its share, by pods too: without traffic nobody could say any more
-    }
-    if !service_moved(launch, seen) && by_pods::makes_room(launch, seen.replicas, seen, notes) {
-        return;
-    }
-    if !service_moved(launch, seen)
-        && let Some(why) = lacks_capacity(launch, seen.replicas, seen, now, notes)
-    {
+    let lacks = if moved { None } else { lacks_capacity(launch, seen.replicas, seen, now, notes) };
+    let share_of_pods = seen.by_pods.is_some() && launch.weight > 0; // it goes before they are more, and nobody measures without
+    if let Some(why) = lacks.clone().filter(|_| !share_of_pods) {
         launch.message = Some(why);
         return;
     }
-    if launch.weight < 100 || !launch.only.is_empty() {
+    let has_all = is_promoted(launch);
+    let proved = launch.trusted || first || has_all; // by its soak, by nothing yet, or before
+    if !proved && let Some(why) = triggers::unproved(launch, plan, seen, now) {
+        hold(launch, &why, now, notes);
+        return;
+    }
+    if !moved && by_pods::makes_room(launch, seen.replicas, seen, notes) {
+        return;
+    }
+    if let Some(why) = lacks {
+        launch.message = Some(why);
+        return;
+    }
+    if !has_all {
         launch.weight = 100;
         launch.served = true;
         launch.only.clear();
         notes.tell("WeightRaised", raised(launch));
         return; // as in `climb`
     }
-    if !service_moved(launch, seen) {
+    if !moved {
         let waits = not_read_back(launch, seen).filter(|_| !first);
         launch.message = Some(clip(&waits.unwrap_or_else(|| "moving the agent's Service".to_owned()), 512));
         return;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
+use super::forward::LOOK_SOON;
 use super::time::{after, between, human};
 use super::{CheckName, Gate, GateCheck, Measured, Observation, Pods, Question, Stage, by_pods, capacity, people};
 use crate::api::{GateVerdict, Launch, OnFail, Verdict};
@@ -11,9 +12,6 @@ use crate::api::{GateVerdict, Launch, OnFail, Verdict};
 /// Verdicts whose kind has not changed are written again when their numbers are as old as a tenth of the stage's age,
 /// within these bounds: a young stage is followed closely, an old one costs a write a minute.
 const REFRESH: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(1));
-
-/// A scrape that is awaited tells nobody that it was made.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Judges the gates of a stage that has begun and remembers the verdicts. Returns when to look again, if time alone can change one.
 pub(super) fn judge(launch: &mut Launch, stage: &Stage, seen: &Observation, now: Timestamp) -> Option<Timestamp> {
@@ -84,7 +82,7 @@ fn read_metric(
     let early = measured.sampled_at <= began || covered < needed;
     if early && !matches!(measured.verdict, Verdict::Error | Verdict::NotApplicable) {
         let (message, due) = if needed.is_zero() {
-            ("no sample since the stage began".to_owned(), after(now, LOOK_AGAIN))
+            ("no sample since the stage began".to_owned(), after(now, LOOK_SOON))
         } else {
             let due = after(began, needed).max(after(now, Duration::from_secs(1)));
             (format!("{} of the {} window", human(covered), human(needed)), due)

@@ -37,6 +37,6 @@ pub use freeze::{Freeze, Frozen};
 pub use observation::*;
 pub use plan::*;
 pub use report::{conditions, summary};
-pub use soak::is_judged;
+pub use soak::judged;
 pub use step::step;
 pub use written::{WrittenPlan, freeze_windows, only_tightens};

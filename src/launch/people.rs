@@ -197,6 +197,7 @@ fn remember(launch: &mut Launch, decision: &Given, at: &Stage, gate: Option<&Str
         verb: decision.verb,
         stage: at.name.clone(),
         plan_hash: launch.plan_hash.clone(),
+        holds_under: None,
         gate: gate.cloned(),
         by: decision.by.clone(),
         reason: decision.reason.clone(),
@@ -233,8 +234,23 @@ fn overrule(decision: &Given, plan: &Plan, state: &mut State, now: Timestamp) ->
 
 /// What a person decided about the stage that the launch is in, under the plan that judges it now.
 fn decided(launch: &Launch, verb: DecisionVerb) -> impl Iterator<Item = &Intervention> {
-    let here = |it: &&Intervention| it.stage == launch.stage_name && it.plan_hash == launch.plan_hash;
+    let here = |it: &&Intervention| it.stage == launch.stage_name && *plan_of(it) == launch.plan_hash;
     launch.interventions.iter().filter(here).filter(move |it| it.verb == verb)
+}
+
+/// Under a plan that only asks for more every gate is what it was, and what a person said of it holds on. A minimum duration may
+/// be longer now: nobody skipped that.
+pub(super) fn keep_overrides(launch: &mut Launch, plan_hash: &str) {
+    let (stage, former) = (&launch.stage_name, &launch.plan_hash);
+    let here = |it: &&mut Intervention| it.stage == *stage && plan_of(it) == former;
+    for it in launch.interventions.iter_mut().filter(here).filter(|it| it.verb == DecisionVerb::Override) {
+        it.holds_under = Some(plan_hash.to_owned());
+    }
+}
+
+/// The plan that it counts for now.
+fn plan_of(it: &Intervention) -> &String {
+    it.holds_under.as_ref().unwrap_or(&it.plan_hash)
 }
 
 /// Who skipped the stage's minimum duration, and why.

@@ -93,8 +93,10 @@ pub enum TriggerCheck {
     Condition(PodCondition),
 }
 
-/// An agent is asked about so often at least, whatever an old object says.
-pub const LONGEST_INTERVAL: Duration = Duration::from_mins(1);
+/// How often an agent is really asked about, whatever an old object says.
+pub fn sampled_every(interval: Duration) -> Duration {
+    interval.clamp(Duration::from_secs(1), Duration::from_mins(1))
+}
 
 /// How far back the counters of dead pods are found.
 pub const COUNT_SPAN: Duration = Duration::from_hours(1);
@@ -402,8 +404,7 @@ fn question(
     }
     let [low, high, floor] = written.0.map(|amount| amount.as_ref().map(Amount::value));
     let bounds = Bounds { low, high, floor };
-    let instant = metric.count.is_some() || metric.gauge.is_some();
-    let window = (!instant).then(|| window.map_or(api::DEFAULT_WINDOW, |span| span.0));
+    let window = (!metric.is_instant()).then(|| window.map_or(api::DEFAULT_WINDOW, |span| span.0));
     Ok(Question { metric, window, min_samples: min_samples.unwrap_or(api::DEFAULT_MIN_SAMPLES), compare, bounds })
 }
 

@@ -10,7 +10,7 @@ use std::fmt;
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::soak::is_judged;
+use super::soak::judged;
 use super::time::between;
 use super::triggers::judged_from;
 use super::{
@@ -68,7 +68,7 @@ pub struct Rise<'a> {
 type OfADecision = (&'static str, fn(&Decided<'_>) -> Result<(), String>);
 
 /// Every promise that one decision can break.
-pub const OF_A_DECISION: [OfADecision; 15] = [
+pub const OF_A_DECISION: [OfADecision; 16] = [
     ("WeightBound", weight_bound),
     ("PodsWithinShare", pods_within_share),
     ("NoPromotionWithoutProof", proof),
@@ -83,6 +83,7 @@ pub const OF_A_DECISION: [OfADecision; 15] = [
     ("Freeze", held::freeze),
     ("AbortWins", held::abort_wins),
     ("WayBack", held::way_back),
+    ("TrustIsEarned", held::trust),
     ("RunsFinish", held::runs_finish),
 ];
 
@@ -146,7 +147,9 @@ pub fn raises(decided: &Decided<'_>) -> bool {
         let now = share_of(&launch.revision, &decided.seen.route, decided.seen.service.as_deref());
         let onward = moved(decided).is_none_or(|(old, new)| {
             let left = old.phase == Phase::Progressing && new.phase == Phase::Promoting;
-            new.weight > old.weight || new.stage > old.stage || left
+            let climbs = matches!(new.phase, Phase::Progressing | Phase::Promoting);
+            let widened = climbs && !old.only.is_empty() && new.only.is_empty();
+            new.weight > old.weight || new.stage > old.stage || left || widened
         });
         asked_for(&launch.revision, step) > now || onward
     };
@@ -251,13 +254,10 @@ fn proof(decided: &Decided<'_>) -> Result<(), String> {
         return if fair { Ok(()) } else { Err(format!("it begins in {} at {}%", launch.stage_name, launch.weight)) };
     }
     let Some((old, new)) = moved(decided) else { return Ok(()) };
-    let clear = |phase: Phase| {
-        let judged = decided.plan.triggers.iter().filter(|trigger| is_judged(trigger, phase));
-        judged.into_iter().try_for_each(|trigger| is_clear(trigger, old, decided.seen))
-    };
     let proved = new.trusted || new.stable.is_none();
-    if old.phase == Phase::Promoting && old.weight < 100 && new.weight == 100 && !proved {
-        return clear(old.phase);
+    let has_all = |launch: &Launch| launch.weight == 100 && launch.only.is_empty();
+    if old.phase == Phase::Promoting && !has_all(old) && has_all(new) && !proved {
+        return all_clear(decided, old);
     }
     let left = new.phase == Phase::Promoting || new.phase == Phase::Progressing && new.stage > old.stage;
     if old.phase != Phase::Progressing || !left || old.plan_hash != new.plan_hash {
@@ -277,7 +277,12 @@ fn proof(decided: &Decided<'_>) -> Result<(), String> {
     let Some(began) = old.began_at else { return Err(format!("it left {} before it began", old.stage_name)) };
     let judged = stage.gates.iter().filter(|gate| !overruled(gate, new, &old.stage_name));
     judged.into_iter().try_for_each(|gate| passes(gate, old, began, decided))?;
-    clear(old.phase)
+    all_clear(decided, old)
+}
+
+/// Every trigger that is judged says that nothing is wrong.
+fn all_clear(decided: &Decided<'_>, launch: &Launch) -> Result<(), String> {
+    judged(decided.plan, launch.phase).try_for_each(|trigger| is_clear(trigger, launch, decided.seen))
 }
 
 /// A trigger that cannot be measured, or is in breach, proves nothing.
@@ -336,7 +341,7 @@ fn rollback_wins(decided: &Decided<'_>) -> Result<(), String> {
         return Err("the route says that it was taken back, and it goes on".to_owned());
     }
     let pods = seen.pods.get(&old.revision);
-    let judged = decided.plan.triggers.iter().filter(|trigger| is_judged(trigger, old.phase));
+    let judged = judged(decided.plan, old.phase);
     let fired = judged.filter(|trigger| trigger.lasting.is_zero()).find(|trigger| match &trigger.check {
         TriggerCheck::Metric(question) => {
             let measured = seen.measured.get(&CheckName::Trigger(trigger.name.clone()));
@@ -463,7 +468,9 @@ fn waits_end(decided: &Decided<'_>) -> Result<(), String> {
         Some(launch) => !launch.held && launch.paused_at.is_none() && seen.replicas > 0,
         None => false,
     };
-    if awaits || step.state.pending.is_some() || !step.state.retiring.is_empty() {
+    let serves = step.state.running().filter(|launch| launch.weight > 0).map(|launch| &launch.revision);
+    let drains = step.state.retiring.iter().any(|retiring| Some(&retiring.revision) != serves);
+    if awaits || step.state.pending.is_some() || drains {
         return Err("it waits, and nothing wakes it".to_owned());
     }
     Ok(())

@@ -3,7 +3,7 @@
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::drain::lose_traffic;
+use super::drain::{lose_traffic, regain_traffic};
 use super::forward::{LOOK_AGAIN, QUIET, begin_clocks};
 use super::step::Notes;
 use super::time::after;
@@ -21,6 +21,7 @@ pub(super) fn begin(
     notes: &mut Notes,
 ) {
     state.stable = Some(StableRevision { revision: launch.revision.clone(), since: now });
+    regain_traffic(state, &launch.revision);
     begin_clocks(launch, now);
     if plan.soak.is_zero() || launch.trusted {
         return end(launch, state, seen, now, notes, Trust::Earned);
@@ -56,14 +57,18 @@ pub(super) fn go_on(
         return; // its plan may be what cannot be known: an end would rest on another one
     }
     let last = after(due, plan.soak);
-    match triggers::unproved(launch, plan, seen, now).filter(|_| now >= due) {
-        None if now >= due => return end(launch, state, seen, now, notes, Trust::Earned),
+    match (now >= due).then(|| triggers::unproved(launch, plan, seen, now)) {
         None => notes.wakes.push(due),
-        Some(why) if now >= last => return end(launch, state, seen, now, notes, Trust::Unproved(&why)),
-        Some(why) => {
-            notes.wakes.extend([last, after(now, LOOK_AGAIN)]);
+        Some(None) => return end(launch, state, seen, now, notes, Trust::Earned),
+        Some(Some(why)) if now < last => {
+            notes.wakes.push(last.min(after(now, LOOK_AGAIN)));
             launch.message = Some(clip(&format!("soaks until {last:.0} at the latest, for {why}; {undo}"), 512));
         }
+        Some(Some(why)) if triggers::may_fire(launch, plan, seen, now) => {
+            notes.wakes.push(after(now, LOOK_AGAIN)); // its time went by while nobody looked
+            launch.message = Some(clip(&format!("soaks on, for {why}; {undo}"), 512));
+        }
+        Some(Some(why)) => return end(launch, state, seen, now, notes, Trust::Unproved(&why)),
     }
     let pending = state.pending.take();
     let Some(next) = third(launch, state, seen) else { return };
@@ -132,10 +137,10 @@ pub(super) fn give_back(launch: &Launch, state: &mut State, now: Timestamp) {
     state.pending = None;
 }
 
-/// Whether a trigger means anything now: in soak the previous revision has no traffic to compare with.
-pub fn is_judged(trigger: &Trigger, phase: Phase) -> bool {
-    let compares = matches!(&trigger.check, TriggerCheck::Metric(question) if question.compare != Compare::Value);
-    !(compares && phase == Phase::Soaking)
+/// The triggers that mean anything now: in soak the previous revision has no traffic to compare with.
+pub fn judged(plan: &Plan, phase: Phase) -> impl Iterator<Item = &Trigger> {
+    let compares = |trigger: &Trigger| matches!(&trigger.check, TriggerCheck::Metric(question) if question.compare != Compare::Value);
+    plan.triggers.iter().filter(move |trigger| !(phase == Phase::Soaking && compares(trigger)))
 }
 
 fn told(launch: &Launch) -> String {

@@ -61,7 +61,8 @@ fn follow_clock(state: &mut State, now: Timestamp) {
     let launch = running.flat_map(|launch| {
         let breaches = launch.breaches.iter_mut().flat_map(|it| [&mut it.since, &mut it.first_seen, &mut it.last_seen]);
         let restarts = launch.restarts.iter_mut().map(|it| &mut it.at);
-        let clocks = [&mut launch.started_at, &mut launch.entered_at].into_iter();
+        let contest = launch.contest.iter_mut().map(|it| &mut it.at);
+        let clocks = [&mut launch.started_at, &mut launch.entered_at].into_iter().chain(contest);
         clocks.chain(&mut launch.began_at).chain(&mut launch.paused_at).chain(breaches).chain(restarts)
     });
     for at in retiring.chain(pending).chain(launch) {
@@ -84,7 +85,7 @@ fn go_on(
     if let Some(written) = written_decision(&launch, seen) {
         return take_back(launch, &written, state, seen, now, notes);
     }
-    follow_pause(&mut launch, seen, now);
+    follow_pause(&mut launch, state, seen, now);
     freeze::wake(seen, notes);
     follow_plan(&mut launch, plan, now, notes);
     if let Some(end) = must_end(&mut launch, plan, seen, now, notes) {

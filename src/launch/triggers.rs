@@ -7,16 +7,20 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::soak::is_judged;
+use super::soak::judged;
 use super::time::{after, between, human};
 use super::{
-    CheckName, LONGEST_INTERVAL, Measured, Observation, Plan, Pods, Question, Trigger, TriggerCheck, capacity,
+    CheckName, Measured, Observation, Plan, Pods, Question, Trigger, TriggerCheck, WantedRevision, capacity,
+    sampled_every,
 };
 use crate::api::{Breach, Launch, Phase, PodCondition, SeenRestart, Verdict};
 
 /// At most so many restarts are remembered: those that a trigger may still count, and one older one of each pod. What finds no
 /// room counts as one of just now.
 pub(super) const SEEN_RESTARTS: usize = 512;
+
+/// Breaches that a status holds: as many as a plan has triggers. Those of a plan that stands in for another may find no room.
+const BREACHES: usize = 16;
 
 /// A trigger that fired.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,10 +41,12 @@ pub(super) fn judge(
     now: Timestamp,
 ) -> (Option<Fired>, Option<Timestamp>) {
     remember_restarts(launch, plan, seen, now);
-    launch.breaches.retain(|breach| plan.triggers.iter().any(|trigger| trigger.name == breach.trigger));
+    if matches!(seen.wanted, WantedRevision::Known(_)) {
+        // else another plan may stand in for one that cannot be read, whose breaches go on
+        launch.breaches.retain(|breach| plan.triggers.iter().any(|trigger| trigger.name == breach.trigger));
+    }
     let (mut fired, mut wake) = (None, None);
-    let phase = launch.phase;
-    for trigger in plan.triggers.iter().filter(|trigger| is_judged(trigger, phase)) {
+    for trigger in judged(plan, launch.phase) {
         let Some(reading) = read(trigger, launch, plan, seen, now) else {
             continue;
         };
@@ -67,10 +73,10 @@ pub(super) fn judge(
 }
 
 /// Why nothing counts as proved now, although nothing fired: a trigger that is in breach, if not for long enough yet, or that
-/// cannot be measured. One without enough data is neither: it is for gates to ask how much there must be.
-pub fn unproved(launch: &Launch, plan: &Plan, seen: &Observation, now: Timestamp) -> Option<String> {
-    let judged = plan.triggers.iter().filter(|trigger| is_judged(trigger, launch.phase));
-    judged.into_iter().find_map(|trigger| {
+/// cannot be measured. One without enough data is neither, unless it was in breach a moment ago: it is for gates to ask how much
+/// there must be.
+pub(super) fn unproved(launch: &Launch, plan: &Plan, seen: &Observation, now: Timestamp) -> Option<String> {
+    judged(plan, launch.phase).find_map(|trigger| {
         let why = match read(trigger, launch, plan, seen, now) {
             None => "is not measured yet".to_owned(),
             Some(Measured { verdict: Verdict::Error, message, .. }) => format!("cannot be measured: {message}"),
@@ -84,14 +90,35 @@ pub fn unproved(launch: &Launch, plan: &Plan, seen: &Observation, now: Timestamp
     })
 }
 
+/// Whether a trigger has had no chance to fire yet: its first answer is still to come, or its breach is younger than its `for`.
+/// An outage of ours may be why, and what it hid must show itself first. Sources that do not answer are an Error in time, and a
+/// breach that is interrupted counts from when it was first seen; while every answer is a breach, there is no end to ask for.
+pub(super) fn may_fire(launch: &Launch, plan: &Plan, seen: &Observation, now: Timestamp) -> bool {
+    let slack = longest_step(plan.interval);
+    judged(plan, launch.phase).any(|trigger| {
+        let begun = |breach: &Breach| if breach.interrupted { breach.first_seen } else { breach.since };
+        let young = |breach: &Breach| now < after(begun(breach), trigger.lasting.saturating_add(slack));
+        read(trigger, launch, plan, seen, now).is_none() || breach_of(trigger, launch).is_some_and(young)
+    })
+}
+
 /// Whether the last known answer of a trigger was a breach, and not so long ago that it would have fired or been forgotten.
 fn was_in_breach(trigger: &Trigger, launch: &Launch, now: Timestamp) -> bool {
-    let window = match &trigger.check {
+    let lately = |breach: &Breach| now < after(breach.last_seen, trigger.lasting.max(window(trigger)));
+    breach_of(trigger, launch).is_some_and(lately)
+}
+
+/// What is remembered of a trigger that is in breach.
+fn breach_of<'a>(trigger: &Trigger, launch: &'a Launch) -> Option<&'a Breach> {
+    launch.breaches.iter().find(|breach| breach.trigger == trigger.name)
+}
+
+/// The span of data behind each answer about a trigger.
+fn window(trigger: &Trigger) -> Duration {
+    match &trigger.check {
         TriggerCheck::Metric(question) => question.window.unwrap_or_default(),
         TriggerCheck::Restarts(..) | TriggerCheck::Condition(_) => Duration::ZERO,
-    };
-    let breach = launch.breaches.iter().find(|breach| breach.trigger == trigger.name);
-    breach.is_some_and(|breach| now < after(breach.last_seen, trigger.lasting.max(window)))
+    }
 }
 
 /// What a trigger's check says now. Pod health is watched and always fresh; a metric is as old as its sample.
@@ -136,7 +163,9 @@ fn remember_breach(breaches: &mut Vec<Breach>, trigger: &Trigger, reading: &Meas
     if let Some(breach) = breaches.iter_mut().find(|breach| breach.trigger == trigger.name) {
         if matches!(trigger.check, TriggerCheck::Metric(_)) {
             let gap = between(breach.last_seen, at);
-            if gap > longest_step(trigger, breach.interrupted, interval) {
+            // what is within the metric's own window is in the next sample, unless it said something else in between
+            let seen_whole = if breach.interrupted { Duration::ZERO } else { window(trigger) };
+            if gap > longest_step(interval).max(seen_whole) {
                 breach.since = after(breach.since, gap);
             }
             breach.last_seen = breach.last_seen.max(at);
@@ -145,18 +174,15 @@ fn remember_breach(breaches: &mut Vec<Breach>, trigger: &Trigger, reading: &Meas
         return breach.clone();
     }
     let breach = Breach { trigger: trigger.name.clone(), since: at, first_seen: at, last_seen: at, interrupted: false };
-    breaches.push(breach.clone());
+    if breaches.len() < BREACHES {
+        breaches.push(breach.clone());
+    }
     breach
 }
 
-/// Samples may be so far apart and still be consecutive: one may be lost, a slow source may take its time for two; and where it
-/// said nothing else in between, what is within the metric's own window is in the next sample.
-fn longest_step(trigger: &Trigger, interrupted: bool, interval: Duration) -> Duration {
-    let window = match &trigger.check {
-        TriggerCheck::Metric(question) if !interrupted => question.window.unwrap_or_default(),
-        TriggerCheck::Metric(_) | TriggerCheck::Restarts(..) | TriggerCheck::Condition(_) => Duration::ZERO,
-    };
-    window.max(interval.min(LONGEST_INTERVAL) * 2 + Duration::from_secs(10))
+/// Samples may be so far apart and still be consecutive: one may be lost, a slow source may take its time for two.
+fn longest_step(interval: Duration) -> Duration {
+    sampled_every(interval) * 2 + Duration::from_secs(10)
 }
 
 fn fire(trigger: &Trigger, breach: &Breach, reading: &Measured, lasted: Duration) -> Fired {

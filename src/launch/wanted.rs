@@ -56,7 +56,15 @@ fn shares(launch: &Launch, seen: &Observation) -> Shares {
     let holds = forward && (launch.held || seen.paused || freeze::holds(launch.trusted, seen).is_some());
     let weight = if holds { launch.weight.min(canary_share(launch, seen)) } else { launch.weight };
     let (stable, canary) = (stable.clone(), launch.revision.clone());
-    let split = match launch.only.clone() {
+    let only = match &seen.route {
+        Route::Seen { shares: Shares::Matched { only, canary, .. }, .. }
+            if holds && launch.only.is_empty() && *canary == launch.revision =>
+        {
+            only
+        }
+        _ => &launch.only,
+    };
+    let split = match only.clone() {
         only if only.is_empty() => Shares::Split { stable, canary, weight },
         only => Shares::Matched { stable, canary, weight, only },
     };
@@ -95,7 +103,7 @@ fn service(state: &State, running: Option<&Launch>, seen: &Observation) -> Optio
 }
 
 /// The canary may have all the traffic.
-fn is_promoted(launch: &Launch) -> bool {
+pub(super) fn is_promoted(launch: &Launch) -> bool {
     launch.phase == Phase::Promoting && launch.weight == 100 && launch.only.is_empty()
 }
 

@@ -40,18 +40,13 @@ fn decide(question: &Question, canary: &Reading, stable: Option<&Reading>, ready
     };
     let canary = known(question, "", canary, i64::from(ready_pods))?;
     let stable = compared.map(|stable| known(question, "stable: ", stable, 1)).transpose()?;
-    if stable.as_ref().is_some_and(|stable| stable.beyond || stable.partial.is_some() && is_instant(question)) {
+    if stable.as_ref().is_some_and(|stable| stable.beyond || stable.partial.is_some() && question.metric.is_instant()) {
         let message = "stable is not known exactly, so the canary cannot be compared with it";
         return Err((Verdict::Insufficient, message.to_owned()));
     }
     let limits = limits(question, stable.as_ref())
         .ok_or_else(|| (Verdict::Error, "the numbers are too large to compare".to_owned()))?;
     Ok(verdict(question, &canary, stable.as_ref(), &limits))
-}
-
-/// Counts and gauges have no window: what is not seen now was never seen.
-fn is_instant(question: &Question) -> bool {
-    question.metric.count.is_some() || question.metric.gauge.is_some()
 }
 
 /// A number that may be compared, and what is still uncertain about it.
@@ -68,7 +63,7 @@ struct Known {
 fn known(question: &Question, whose: &str, reading: &Reading, ready: i64) -> Result<Known, Judged> {
     let insufficient = |message: String| Err((Verdict::Insufficient, format!("{whose}{message}")));
     let error = |message: &str| Err((Verdict::Error, format!("{whose}{message}")));
-    let instant = is_instant(question);
+    let instant = question.metric.is_instant();
     let wanted = ready.max(1);
     let unseen = (reading.pods < wanted).then(|| format!("{}/{wanted} pods seen by the source", reading.pods));
     let samples = match reading.samples {
@@ -164,7 +159,7 @@ fn undecided(canary: &Known, limits: &Limits) -> bool {
 /// Whether a bound that the seen pods break stays broken whatever the unseen ones do. Of events the seen ones are bad enough:
 /// somebody was answered so.
 fn proven(metric: &MetricDefinition, broken: Broken) -> bool {
-    if metric.gauge.is_none() && metric.count.is_none() {
+    if !metric.is_instant() {
         return true;
     }
     match metric.gauge.as_ref().map(|gauge| gauge.across) {
@@ -568,7 +563,7 @@ mod tests {
         ) {
             let (verdict, message) = judge(&question, &canary, stable.as_ref(), ready);
             prop_assert!(message.chars().count() <= 256);
-            let instant = question.metric.count.is_some() || question.metric.gauge.is_some();
+            let instant = question.metric.is_instant();
             if verdict == Verdict::Pass {
                 prop_assert!(!matches!(canary.value, Value::Unusable(_)));
                 prop_assert!(canary.value != Value::Absent || question.metric.count.is_some());

@@ -44,6 +44,10 @@ pub enum Number {
     Several,
 }
 
+/// Of a sum or a mean one pod without a number hides all others.
+const HIDDEN_BY_NAN: &str =
+    "a pod's series is NaN, as that of an idle pod may be; `across: Max` and `across: Min` leave such pods out";
+
 /// The numbers of one revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sample(BTreeMap<Part, Number>);
@@ -198,7 +202,6 @@ impl Sample {
 
     /// What the numbers say of a metric.
     pub fn reading(&self, metric: &MetricDefinition) -> Reading {
-        let instant = metric.count.is_some() || metric.gauge.is_some();
         Reading {
             value: if metric.ratio.is_some() {
                 // A counter of good or bad events that never counted has no series: with events observed that is zero.
@@ -209,7 +212,7 @@ impl Sample {
             } else {
                 self.value(metric)
             },
-            samples: if instant { None } else { self.0.get(&Part::Samples).copied() },
+            samples: if metric.is_instant() { None } else { self.0.get(&Part::Samples).copied() },
             pods: self.pods(),
         }
     }
@@ -247,10 +250,12 @@ impl Sample {
     }
 
     fn value(&self, metric: &MetricDefinition) -> Value {
-        // a pod that nobody called has no quantile of its own yet; of a sum or a mean one such pod hides all others
-        let idle = metric.gauge.as_ref().is_some_and(|gauge| matches!(gauge.across, Across::Max | Across::Min));
-        if idle && self.0.get(&Part::Value) == Some(&Number::OfNothing) {
-            return Value::Absent;
+        if let (Some(gauge), Some(Number::OfNothing)) = (&metric.gauge, self.0.get(&Part::Value)) {
+            // a pod that nobody called has no quantile of its own yet
+            return match gauge.across {
+                Across::Max | Across::Min => Value::Absent,
+                Across::Sum | Across::Avg => Value::Unusable(HIDDEN_BY_NAN),
+            };
         }
         match self.part(Part::Value) {
             Ok(None) => Value::Absent,
@@ -456,7 +461,8 @@ mod tests {
         let idle = answer(&[row("teal", "value", "NaN"), row("teal", "amount", "NaN"), row("teal", "samples", "20")]);
         for (across, absent) in [(Across::Max, true), (Across::Min, true), (Across::Sum, false), (Across::Avg, false)] {
             let value = idle.of(&key("teal")).reading(&gauge(across)).value;
-            assert!(if absent { value == Value::Absent } else { matches!(value, Value::Unusable(_)) }, "{across:?}");
+            let expected = if absent { Value::Absent } else { Value::Unusable(HIDDEN_BY_NAN) };
+            assert_eq!(value, expected, "{across:?}");
         }
         assert!(matches!(idle.of(&key("teal")).reading(&ratio).value, Value::Unusable(_)));
         let infinite = answer(&[row("teal", "value", "+Inf")]);

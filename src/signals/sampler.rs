@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Verdict;
-use crate::launch::{CheckName, Compare, LONGEST_INTERVAL, Measured, Question, Runs};
+use crate::launch::{CheckName, Compare, Measured, Question, Runs, sampled_every};
 
 use super::judge::judge;
 use super::metrics::SamplerMetrics;
@@ -30,8 +30,6 @@ use super::sample::{Answer, Number, Reading, RevisionKey, Sample, preflight};
 use super::source::Source;
 use super::turns::Turns;
 
-/// An agent is never asked about more often.
-const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 /// The part of a query that all agents share who had no failure of late.
 const SHARED: u64 = 0;
 /// After so many answers in a row an agent shares again.
@@ -326,7 +324,7 @@ impl Sampler {
 
     /// The next instant of a schedule that all agents with this interval share.
     fn aligned(&self, interval: Duration) -> Instant {
-        let interval = interval.clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL);
+        let interval = sampled_every(interval);
         let past = self.start.elapsed();
         let rounds = past.as_millis() / interval.as_millis();
         let next = interval.saturating_mul(u32::try_from(rounds + 1).unwrap_or(u32::MAX));
@@ -336,7 +334,7 @@ impl Sampler {
     /// How old an answer may become.
     fn fresh(&self, watch: &Watch) -> Duration {
         let timeout = self.sources.get(&watch.source).map_or(Duration::ZERO, |client| client.source().timeout);
-        watch.interval.clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL) * 3 + timeout * 3
+        sampled_every(watch.interval) * 3 + timeout * 3
     }
 
     /// Begins the queries whose turn it is; and tells when the next is due. What finds no slot waits for an answer.

@@ -585,6 +585,21 @@ impl Agent {
         Ok(all.into_iter().map(|event| (event.reason.unwrap_or_default(), event.note.unwrap_or_default())).collect())
     }
 
+    /// Fails when a request was lost, with all that is left to say why: the cluster is gone when somebody reads it.
+    pub async fn ensure_none_lost(&self, answers: &load::Snapshot) -> anyhow::Result<()> {
+        if answers.lost > 0 {
+            bail!("{} of {} lost: {:?}\n{}", answers.lost, answers.sent, answers.losses, self.story().await);
+        }
+        Ok(())
+    }
+
+    /// Fails too when the agent itself answered with an error.
+    pub async fn ensure_all_well(&self, answers: &load::Snapshot) -> anyhow::Result<()> {
+        self.ensure_none_lost(answers).await?;
+        ensure!(answers.errors() == 0, "{:?}", answers.revisions);
+        Ok(())
+    }
+
     /// What a person would look at when something is wrong.
     pub async fn story(&self) -> String {
         let of = |arguments: &'static [&'static str]| async {
@@ -592,7 +607,7 @@ impl Agent {
             self.cluster.kubectl(&all).await.unwrap_or_else(|error| format!("{error:#}"))
         };
         let agent = of(&["get", "agd", "-o", "yaml"]).await;
-        let objects = of(&["get", "httproutes,deployments,pods", "-o", "wide"]).await;
+        let objects = of(&["get", "httproutes,deployments,pods,services,endpointslices", "-o", "wide"]).await;
         let events = of(&["events"]).await;
         let log = self.cluster.operator_log(60).await;
         format!("--- agent\n{agent}\n--- objects\n{objects}\n--- events\n{events}\n--- operator\n{log}")
@@ -602,6 +617,12 @@ impl Agent {
     pub async fn done(self) -> anyhow::Result<()> {
         remove_namespace(&self.cluster.client, &self.namespace).await
     }
+}
+
+/// What makes the example's agent fail nine runs of ten, by its dice. A gate that asks for five passes by chance once in 100,000
+/// times; were it every other run, once in 32.
+pub fn most_fail() -> Value {
+    json!({"error_rate": 0.9})
 }
 
 /// The cluster's Gateway, as routes name it.

@@ -180,7 +180,7 @@ pub fn full_status() -> Value {
         "restarts": [{"pod": "refund-agent-1", "count": 2, "at": at}],
         "decidedAt": at, "breachedAt": at, "endedAt": at,
         "interventions": [{
-            "verb": "Override", "stage": "canary-1", "planHash": "44d0", "gate": "success", "by": "jane", "reason": "INC-412",
+            "verb": "Override", "stage": "canary-1", "planHash": "44d0", "holdsUnder": "45e1", "gate": "success", "by": "jane", "reason": "INC-412",
             "at": at,
         }],
     });

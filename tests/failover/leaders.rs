@@ -8,7 +8,7 @@ use kube::api::{Api, DynamicObject, PostParams};
 use serde_json::json;
 use sluice::api::{Outcome, Phase};
 
-use crate::cluster::{Cluster, Manifest, SYSTEM, launch, share, sum_of};
+use crate::cluster::{Cluster, Manifest, SYSTEM, launch, most_fail, share, sum_of};
 use crate::login::Login;
 use crate::operators::{Leader, Reigns, delete_the_lease, leaders, with_replicas};
 use crate::refusal::Refusal;
@@ -26,7 +26,7 @@ async fn when_the_leader_of_two_is_killed_the_other_takes_the_canary_back() -> a
     with_replicas(&cluster, 2, async || {
         let (leader, reigns) = (Leader::find(&cluster).await?, Reigns::of(&cluster));
         let pod = leader.pod.clone();
-        scene.agent.prompt("Be generous.", &json!({"error_rate": 0.5})).await?;
+        scene.agent.prompt("Be generous.", &most_fail()).await?;
         let breached = |agent: &_| launch(agent).is_some_and(|launch| !launch.breaches.is_empty());
         let agent = scene.agent.until("in breach", breached).await?;
         let bad = launch(&agent).context("no launch")?.revision.clone();

@@ -47,7 +47,7 @@ async fn streamed_runs_of_before_a_promotion_end_whole_and_the_pods_go_soon_afte
     let told = agent.events().await?;
     ensure!(told.iter().any(|(reason, _)| reason == "Drained"), "{told:?}");
     let answers = load.stop().await;
-    ensure!(answers.lost == 0 && answers.errors() == 0, "{:?}", answers.losses);
+    agent.ensure_all_well(&answers).await?;
     agent.done().await
 }
 
@@ -81,7 +81,7 @@ async fn streamed_runs_on_a_canary_end_whole_after_its_rollback() -> anyhow::Res
     ensure!(idle < 20.0, "the pods went {idle}s after the last run");
     ensure!(agent.size(&first).await? == 2, "stable was resized");
     let answers = load.stop().await;
-    ensure!(answers.lost == 0 && answers.errors() == 0, "{:?}", answers.losses);
+    agent.ensure_all_well(&answers).await?;
     agent.done().await
 }
 

@@ -13,8 +13,8 @@ use kube::{Api, ResourceExt as _};
 use serde_json::json;
 use sluice::api::Outcome;
 
-use crate::cluster::{Agent, Cluster, Manifest, PATIENCE, condition, share, sum_of, until_none};
-use crate::{OPERATOR, half_fails, holding, quick, shared};
+use crate::cluster::{Agent, Cluster, Manifest, PATIENCE, condition, most_fail, share, sum_of, until_none};
+use crate::{OPERATOR, holding, quick, shared};
 
 #[tokio::test]
 async fn an_agent_that_is_deleted_in_mid_launch_leaves_nothing_behind() -> anyhow::Result<()> {
@@ -88,7 +88,7 @@ async fn agents_at_rest_cause_no_requests() -> anyhow::Result<()> {
     stable.until_first_stable().await?;
     rejected.until_first_stable().await?;
     let load = rejected.load(40).await?;
-    rejected.prompt("Be generous.", &half_fails()).await?;
+    rejected.prompt("Be generous.", &most_fail()).await?;
     rejected.until_ended(2, Outcome::RolledBack).await?;
     rejected.until("without pods to retire", retired).await?;
     let stalled = rejected.now().await?;

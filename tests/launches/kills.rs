@@ -7,10 +7,10 @@ use kube::ResourceExt as _;
 use serde_json::json;
 use sluice::api::{Launch, Outcome, Phase};
 
-use crate::cluster::{Agent, Manifest, PATIENCE, condition, launch, share, until};
+use crate::cluster::{Agent, Manifest, PATIENCE, condition, launch, most_fail, share, until};
 use crate::history::History;
 use crate::refusal::Refusal;
-use crate::{half_fails, shared};
+use crate::shared;
 
 /// One at a time.
 pub(crate) static KILLING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
@@ -45,7 +45,7 @@ async fn a_launch_goes_on_in_the_same_stage_after_the_operator_was_killed() -> a
     ensure!(epochs.len() > 1 && epochs.is_sorted(), "the successor writes under {epochs:?}");
     ensure!(history.shares(&launch.revision) == [0, 10, 50, 100, 0], "{:?}", history.shares(&launch.revision));
     let answers = load.stop().await;
-    ensure!(answers.lost == 0 && answers.errors() == 0, "{:?}", answers.losses);
+    agent.ensure_all_well(&answers).await?;
     agent.done().await
 }
 
@@ -58,7 +58,7 @@ async fn a_rollback_stands_though_the_operator_is_killed_at_the_breach_and_befor
     let no_rollback_is_told = Refusal::of_rollbacks(&agent).await?;
     let killing = KILLING.lock().await;
     let aim = cluster.aim().await?;
-    agent.prompt("Be generous.", &half_fails()).await?;
+    agent.prompt("Be generous.", &most_fail()).await?;
     agent.until("in breach", |agent| launch(agent).is_some_and(|launch| !launch.breaches.is_empty())).await?;
     aim.kill().await?;
     aim.until_restarted().await?;
@@ -94,6 +94,6 @@ async fn a_rollback_stands_though_the_operator_is_killed_at_the_breach_and_befor
     let backward = |pair: &[Launch]| pair[0].phase == Phase::RollingBack && pair[1].phase == Phase::Progressing;
     ensure!(!history.launches().windows(2).any(backward), "the launch went forward again");
     let answers = load.stop().await;
-    ensure!(answers.lost == 0, "{:?}", answers.losses);
+    agent.ensure_none_lost(&answers).await?;
     agent.done().await
 }

@@ -10,12 +10,12 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use sluice::api::{AgentDeployment, Launch, LaunchPlan, Outcome};
 
-use crate::cluster::{Agent, Cluster, Manifest, PATIENCE, condition, launch, share, until, until_none};
+use crate::cluster::{Agent, Cluster, Manifest, PATIENCE, condition, launch, most_fail, share, until, until_none};
 use crate::common::MANAGER;
 use crate::history::History;
 use crate::kills::KILLING;
 use crate::people::{bind, decide};
-use crate::{half_fails, shared};
+use crate::shared;
 
 /// The label of stored plans.
 const COPIES: &str = "sluice.dev/plan";
@@ -66,7 +66,7 @@ fn holding(min_duration: &str, triggers: &[Value]) -> Value {
 async fn until_held(agent: &Agent) -> anyhow::Result<(History, Launch)> {
     agent.until_first_stable().await?;
     let history = History::of(agent);
-    agent.prompt("Be generous.", &half_fails()).await?;
+    agent.prompt("Be generous.", &most_fail()).await?;
     Ok((history, agent.until_in_stage(2, "hold").await?))
 }
 
@@ -237,7 +237,7 @@ async fn in_a_freeze_window_a_person_and_a_trigger_take_the_canary_back_at_once(
     for agent in [&own, &planned] {
         agent.until_first_stable().await?;
     }
-    own.prompt("Be generous.", &half_fails()).await?; // both have it, and nobody asks anything yet
+    own.prompt("Be generous.", &most_fail()).await?; // both have it, and nobody asks anything yet
     for agent in [&own, &planned] {
         agent.until_in_stage(2, "hold").await?;
     }

@@ -8,9 +8,9 @@ use kube::ResourceExt as _;
 use serde_json::json;
 use sluice::api::Outcome;
 
-use crate::cluster::{Agent, Manifest, PATIENCE, condition, share, stable, until};
+use crate::cluster::{Agent, Manifest, PATIENCE, condition, most_fail, share, stable, until};
 use crate::history::History;
-use crate::{half_fails, shared};
+use crate::shared;
 
 /// The plan of [`Manifest::example`].
 const PLAN: [(&str, i64); 2] = [("tenth", 10), ("half", 50)];
@@ -49,7 +49,7 @@ async fn a_good_revision_climbs_its_stages_and_no_request_is_lost() -> anyhow::R
     ensure!(size(&serving) == Some(2), "{:?} pods serve", size(&serving));
     let answers = load.stop().await;
     println!("{} requests, {} lost; at 50% {old}:{new}", answers.sent, answers.lost);
-    ensure!(answers.lost == 0 && answers.errors() == 0, "{:?} {:?}", answers.losses, answers.revisions);
+    agent.ensure_all_well(&answers).await?;
     ensure!(answers.answered_by(&first) + answers.answered_by(&second) == answers.sent, "{:?}", answers.revisions);
     agent.done().await
 }
@@ -61,7 +61,7 @@ async fn a_bad_revision_is_taken_back_for_good_and_no_request_is_lost() -> anyho
     let agent = Agent::apply(&cluster, Manifest::example("bad")?).await?;
     let first = agent.until_first_stable().await?;
     let (history, load) = (History::of(&agent), agent.load(40).await?);
-    agent.prompt("Be generous.", &half_fails()).await?;
+    agent.prompt("Be generous.", &most_fail()).await?;
     let launch = agent.until_ended(2, Outcome::RolledBack).await?;
     let bad = launch.revision.clone();
     history.ensure_bounded(&PLAN)?;
@@ -91,7 +91,7 @@ async fn a_bad_revision_is_taken_back_for_good_and_no_request_is_lost() -> anyho
     // It is final: the same content is the same revision, whoever applies it, and however often.
     agent.prompt("Refund what was paid.", &json!({})).await?;
     agent.until("at peace with the former prompt", |agent| condition(agent, "Launched").starts_with("True")).await?;
-    agent.prompt("Be generous.", &half_fails()).await?;
+    agent.prompt("Be generous.", &most_fail()).await?;
     let again = agent.until("stalled again", |agent| condition(agent, "Stalled").starts_with("True")).await?;
     ensure!(condition(&again, "Stalled").contains("RevisionRejected"), "{}", condition(&again, "Stalled"));
     agent.prompt("Refund what was paid. Be friendly.", &json!({})).await?;
@@ -109,7 +109,7 @@ async fn a_bad_revision_is_taken_back_for_good_and_no_request_is_lost() -> anyho
         since(launch.breached_at),
         since(launch.decided_at)
     );
-    ensure!(answers.lost == 0, "{:?}", answers.losses);
+    agent.ensure_none_lost(&answers).await?;
     let errors = |revision: &str| answers.revisions.get(revision).map_or(0, |answers| answers.errors);
     ensure!(answers.errors() == errors(&bad) && errors(&bad) > 0, "{:?}", answers.revisions);
     agent.done().await
@@ -138,6 +138,6 @@ async fn going_back_to_a_trusted_revision_passes_no_gates() -> anyhow::Result<()
     let route = agent.routes().get("back").await?;
     ensure!(share(&route, &first) == 0, "the rule is not restored");
     let answers = load.stop().await;
-    ensure!(answers.lost == 0 && answers.errors() == 0, "{:?}", answers.losses);
+    agent.ensure_all_well(&answers).await?;
     agent.done().await
 }

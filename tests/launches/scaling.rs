@@ -64,7 +64,7 @@ async fn an_autoscaler_is_followed_in_mid_launch_and_never_fought() -> anyhow::R
         "a clock began anew: {after:?}"
     );
     let answers = load.stop().await;
-    ensure!(answers.lost == 0 && answers.errors() == 0, "{:?}", answers.losses);
+    agent.ensure_all_well(&answers).await?;
     agent.done().await
 }
 
@@ -110,7 +110,8 @@ async fn an_agent_behind_a_gateway_is_scaled_to_nothing_and_back() -> anyhow::Re
     agent.prompt("Refund what was paid.", &json!({})).await?;
     agent.until_ended(2, Outcome::Aborted).await?;
     let answers = load.stop().await;
-    ensure!(answers.lost == 0 && answers.answered_by(&first) > 0, "{:?}", answers.losses);
+    agent.ensure_none_lost(&answers).await?;
+    ensure!(answers.answered_by(&first) > 0, "{:?}", answers.revisions);
     history.ensure_bounded(&[("hold", 10)])?;
     ensure!(history.selected() == [first], "the Service moved to {:?}", history.selected());
     agent.done().await
@@ -153,6 +154,6 @@ async fn a_quota_that_cannot_hold_both_revisions_is_told_and_the_launch_goes_on_
     let over = agent.until("fine", |agent| condition(agent, "Stalled").starts_with("False")).await?;
     ensure!(stable(&over) != Some(&*first), "{:?}", stable(&over));
     let answers = load.stop().await;
-    ensure!(answers.lost == 0 && answers.errors() == 0, "{:?}", answers.losses);
+    agent.ensure_all_well(&answers).await?;
     agent.done().await
 }

@@ -44,7 +44,7 @@ async fn a_trigger_in_soak_returns_to_the_previous_revision_and_no_request_is_lo
         "{} requests, {} lost; decided {:?}, ended {:?}",
         answers.sent, answers.lost, launch.decided_at, launch.ended_at
     );
-    ensure!(answers.lost == 0 && answers.errors() == 0, "{:?}", answers.losses);
+    agent.ensure_all_well(&answers).await?;
     agent.done().await
 }
 
@@ -76,6 +76,6 @@ async fn an_edit_back_in_soak_returns_at_once_and_a_soak_that_ends_is_trusted() 
     ensure!(trusted(&seen, &launch.revision) && !trusted(&seen, &second), "{:?}", seen.status);
     agent.until_sized(&first, 0).await?;
     let answers = load.stop().await;
-    ensure!(answers.lost == 0 && answers.errors() == 0, "{:?}", answers.losses);
+    agent.ensure_all_well(&answers).await?;
     agent.done().await
 }

@@ -65,6 +65,9 @@ fn a_time_that_the_clocks_show_twice_opens_the_window_the_first_time_only() {
     assert_eq!(open_until(&twice, "2026-10-25T00:30:00Z").as_deref(), Some("2026-10-25T01:30:00Z"));
     assert_eq!(open_until(&twice, "2026-10-25T01:10:00Z").as_deref(), Some("2026-10-25T01:30:00Z"), "02:10 again");
     assert_eq!(open_until(&twice, "2026-10-25T01:30:00Z"), None, "02:30 again");
+    let half_past_two = window("30 2 * * *", Some("Europe/Berlin"), 1);
+    let until = open_until(&half_past_two, "2026-10-25T01:00:00Z");
+    assert_eq!(until.as_deref(), Some("2026-10-25T01:30:00Z"), "the very instant of the change");
     let closed = Freeze::at(&[twice], at("2026-10-25T01:30:00Z"));
     assert_eq!(closed.changes_at, Some(at("2026-10-26T01:30:00Z")));
 }

@@ -1,11 +1,12 @@
-//! Promises about what holds a launch or is kept for it: a freeze, a person's abort, the way back of a soak, runs under way.
+//! Promises about what holds a launch or is kept for it: a freeze, a person's abort, a soak's way back and trust, runs under way.
 //! As all promises they judge the core from outside; numbers that they need are written here once more.
 
 use std::time::Duration;
 
-use super::{Decided, between};
+use super::{Decided, all_clear, between};
 use crate::api::{DecisionVerb, Outcome, Phase, RetiringRevision, Verdict};
-use crate::launch::{CheckName, Shares};
+use crate::launch::soak::judged;
+use crate::launch::{CheckName, Observation, Route, Shares, Trigger, TriggerCheck, WantedRevision};
 
 /// Requests on their way are answered within this time after the traffic is gone.
 const SETTLE: Duration = Duration::from_secs(10);
@@ -27,8 +28,17 @@ pub(super) fn freeze(decided: &Decided<'_>) -> Result<(), String> {
         return Err(format!("it goes from {}% to {}% in a freeze", old.weight, new.weight));
     }
     let moved = seen.service.as_ref() == Some(&new.revision); // it had become stable before, in all but name
+    if widens(seen, step.wanted.shares.as_ref()) {
+        return Err("it gets a share of all, and had one of what matches, in a freeze".to_owned());
+    }
     let promoted = new.outcome != old.outcome && new.outcome == Some(Outcome::Succeeded);
     if promoted && !moved { Err("it becomes stable in a freeze".to_owned()) } else { Ok(()) }
+}
+
+/// A share of some requests becomes one of all.
+fn widens(seen: &Observation, wanted: Option<&Shares>) -> bool {
+    matches!(&seen.route, Route::Seen { shares: Shares::Matched { weight: 1.., .. }, .. })
+        && matches!(wanted, Some(Shares::Split { weight: 1.., .. }))
 }
 
 /// 3. An abort wins over everything, a dead stable included: in the pass that hears it nobody but stable keeps a share.
@@ -71,6 +81,25 @@ pub(super) fn way_back(decided: &Decided<'_>) -> Result<(), String> {
     if size >= full { Ok(()) } else { Err(format!("{former} would have {size} of {full} pods while it may be needed")) }
 }
 
+/// 5. A soak earns trust only where every trigger says that nothing is wrong, and time alone ends none before each was asked.
+pub(super) fn trust(decided: &Decided<'_>) -> Result<(), String> {
+    let Decided { plan, before, seen, step, .. } = decided;
+    let (Some(old), Some(new)) = (before.running(), &step.state.launch) else { return Ok(()) };
+    if old.id != new.id || old.trusted || old.phase != Phase::Soaking || new.outcome != Some(Outcome::Succeeded) {
+        return Ok(());
+    }
+    if step.state.trusted.iter().any(|trusted| trusted.revision == new.revision) {
+        return all_clear(decided, old);
+    }
+    let in_time = matches!(&seen.wanted, WantedRevision::Known(revision) if *revision == new.revision);
+    let asked = |trigger: &Trigger| seen.measured.contains_key(&CheckName::Trigger(trigger.name.clone()));
+    let never = judged(plan, old.phase).find(|it| matches!(it.check, TriggerCheck::Metric(_)) && !asked(it));
+    match never.filter(|_| in_time) {
+        Some(trigger) => Err(format!("its soak ended, and trigger {} was never asked", trigger.name)),
+        None => Ok(()),
+    }
+}
+
 /// 15. Pods of a revision that had traffic go only when it is known that nobody runs there, or when its time is over.
 pub(super) fn runs_finish(decided: &Decided<'_>) -> Result<(), String> {
     let Decided { before, seen, step, now, .. } = decided;
@@ -88,8 +117,13 @@ pub(super) fn runs_finish(decided: &Decided<'_>) -> Result<(), String> {
         return Ok(());
     }
     let served = before.retiring.iter().filter(|retiring| !retiring.idle);
-    let has_pods = |revision: &str| seen.pods.get(revision).is_some_and(|pods| pods.size > 0);
-    let mut bared = served.filter(|it| has_pods(&it.revision) && !step.wanted.sizes.contains_key(&it.revision));
+    let size = |revision: &str| seen.pods.get(revision).map_or(0, |pods| pods.size);
+    let waits = step.state.running().filter(|launch| launch.weight == 0).map(|launch| &launch.revision);
+    let shrinks = |revision: &String| {
+        let asked = step.wanted.sizes.get(revision).copied();
+        asked.is_none() || waits == Some(revision) && asked < Some(size(revision))
+    };
+    let mut bared = served.filter(|it| size(&it.revision) > 0 && shrinks(&it.revision));
     let lost = bared.find(|retiring| !over(retiring));
     lost.map_or(Ok(()), |retiring| Err(format!("{} would lose its pods, and runs may be under way", retiring.revision)))
 }

@@ -118,6 +118,80 @@ fn a_share_that_pods_cannot_make_is_refused_before_anything_moves() {
     assert_eq!(sim.served(200).last().map(String::as_str), Some("teal"), "19 replicas allow it");
 }
 
+/// Teal had a half, was superseded by mauve, has runs on 4 pods, and is wanted again: a fifth needs one.
+fn again_with_runs() -> Sim {
+    let mut sim = Sim::by_pods();
+    sim.seen.drain = Some(seconds(600));
+    sim.want(TEAL).until(100, "a half", |sim| sim.real_share() == 50);
+    sim.want("mauve").until(20, "mauve", |sim| sim.launch().revision == "mauve");
+    sim.want(TEAL).until(20, "teal again", |sim| sim.launch().revision == TEAL);
+    sim
+}
+
+#[test]
+fn a_share_that_waits_for_runs_of_an_earlier_launch_meets_no_deadline_meanwhile() {
+    let mut sim = again_with_runs();
+    sim.plan.stages[0].deadline = seconds(60);
+    for _ in 0..300 {
+        let step = sim.checked_tick();
+        assert_eq!((sim.size(TEAL), sim.real_share()), (4, 0));
+        assert!(step.wake_at.is_some_and(|at| at > after(sim.now, Duration::from_millis(500))), "{:?}", step.wake_at);
+    }
+    sim.until(400, "its share", |sim| sim.real_share() == 20);
+    assert_eq!((sim.launch().outcome, sim.size(TEAL)), (None, 1));
+}
+
+#[test]
+fn one_pod_of_an_earlier_launch_that_shares_again_outlives_an_agent_that_is_scaled_to_nothing() {
+    let mut sim = Sim::by_pods();
+    sim.seen.drain = Some(seconds(600));
+    sim.say("success", Verdict::Insufficient).want(TEAL).until(60, "a fifth", |sim| sim.real_share() == 20);
+    sim.want("mauve").until(20, "mauve", |sim| sim.launch().revision == "mauve");
+    sim.want(TEAL).until(60, "a fifth again", |sim| sim.launch().revision == TEAL && sim.real_share() == 20);
+    sim.seen.replicas = 0;
+    for _ in 0..60 {
+        sim.checked_tick();
+        assert_eq!(sim.size(TEAL), 1);
+    }
+}
+
+#[test]
+fn a_canary_that_is_taken_back_as_its_agent_is_scaled_to_nothing_keeps_its_pods_for_a_moment() {
+    let mut sim = Sim::by_pods();
+    sim.say("success", Verdict::Insufficient).want(TEAL).until(60, "a fifth", |sim| sim.real_share() == 20);
+    sim.seen.replicas = 0;
+    sim.want(OCHRE);
+    for _ in 0..10 {
+        sim.checked_tick();
+        assert_eq!(sim.size(TEAL), 1);
+    }
+}
+
+#[test]
+fn a_promotion_without_its_share_says_that_it_waits_for_pods() {
+    let mut sim = Sim::by_pods();
+    sim.plan.stages.truncate(1);
+    sim.want(TEAL).until(60, "the promotion", |sim| {
+        sim.state.launch.as_ref().is_some_and(|it| it.phase == Phase::Promoting && it.weight == 0)
+    });
+    let pods = sim.seen.pods.get_mut(TEAL).unwrap();
+    (pods.size, pods.ready, pods.all_ready_since) = (4, 1, None);
+    let step = sim.decide();
+    sim.commit(&step);
+    assert!(sim.told().starts_with("waiting for pods of teal"), "{}", sim.told());
+}
+
+#[test]
+fn pods_of_an_earlier_launch_outlive_an_agent_that_is_scaled_to_nothing() {
+    let mut sim = again_with_runs();
+    sim.run(5);
+    sim.seen.replicas = 0;
+    for _ in 0..60 {
+        sim.checked_tick();
+        assert_eq!(sim.size(TEAL), 4);
+    }
+}
+
 #[test]
 fn a_first_deployment_and_a_way_back_need_no_shares() {
     let mut sim = Sim::fresh();

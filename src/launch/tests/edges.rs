@@ -121,11 +121,28 @@ fn a_trigger_that_was_removed_and_comes_back_begins_to_count_anew() {
     let mut sim = launched_to("one");
     sim.say("success", Verdict::Insufficient).say("errors", Verdict::Fail).run(3);
     let errors = sim.plan.triggers.remove(0);
+    sim.plan.hash.push('x');
     sim.run(3);
     sim.plan.triggers.insert(0, errors);
+    sim.plan.hash.push('y');
     sim.run(4);
     assert_eq!(sim.launch().outcome, None, "three seconds of breach");
     sim.run(1);
+    assert_eq!(sim.launch().reason.as_deref(), Some("TriggerFired"));
+}
+
+#[test]
+fn a_plan_that_stands_in_for_one_that_cannot_be_read_forgets_no_breach() {
+    let mut sim = launched_to("one");
+    sim.plan.triggers[0].lasting = seconds(60);
+    sim.say("success", Verdict::Insufficient).say("errors", Verdict::Fail).run(50);
+    let errors = sim.plan.triggers.remove(0);
+    let (reason, message) = ("Unreadable".to_owned(), "it is tried again".to_owned());
+    let wanted = std::mem::replace(&mut sim.seen.wanted, WantedRevision::Unknown { reason, message });
+    sim.run(1);
+    sim.plan.triggers.insert(0, errors);
+    sim.seen.wanted = wanted;
+    sim.run(12);
     assert_eq!(sim.launch().reason.as_deref(), Some("TriggerFired"));
 }
 
@@ -277,6 +294,12 @@ fn a_clock_that_is_set_back_blinds_no_trigger_and_holds_up_no_launch() {
     sim.run(2);
     sim.say("bypass", Verdict::Fail).run(2);
     assert_eq!(sim.launch().outcome, Some(Outcome::RolledBack), "{:?}", sim.launch());
+    let mut contested = launched_to("one");
+    let by = "argocd".to_owned();
+    contested.state.launch.as_mut().unwrap().contest =
+        Some(Contest { times: 3, at: after(contested.now, seconds(86_400)), by });
+    contested.say("success", Verdict::Insufficient).run(70);
+    assert_eq!(contested.launch().contest, None, "it is forgotten after a calm minute");
     let mut quiet = Sim::with_stable();
     quiet.want(TEAL).run(1);
     quiet.now = Timestamp::from_second(quiet.now.as_second() - 3600).unwrap();
@@ -646,7 +669,10 @@ fn a_revision_that_is_launched_again_leaves_others_their_drain() {
     }
     sim.want("mauve").until(10, "a launch", |sim| sim.launch().revision == "mauve");
     let retiring: Vec<_> = sim.state.retiring.iter().map(|retiring| retiring.revision.as_str()).collect();
-    assert_eq!(retiring, [OCHRE]);
+    assert_eq!(retiring, [OCHRE, "mauve"]);
+    sim.until(10, "stable", |sim| sim.stable() == "mauve");
+    let retiring: Vec<_> = sim.state.retiring.iter().map(|retiring| retiring.revision.as_str()).collect();
+    assert_eq!(retiring, [OCHRE, TEAL]);
 }
 
 #[test]

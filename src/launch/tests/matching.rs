@@ -2,13 +2,14 @@
 
 use super::*;
 use crate::api::RequestMatch;
+use crate::launch::Frozen;
 
 fn only(risk: &str) -> Vec<RequestMatch> {
     serde_json::from_value(serde_json::json!([{"headers": [{"name": "x-risk", "value": risk}]}])).unwrap()
 }
 
 /// 10 % of low risk → 25 % of all.
-fn matching() -> Sim {
+pub(super) fn matching() -> Sim {
     let mut sim = Sim::with_stable();
     sim.plan.stages.truncate(2);
     sim.plan.stages[0].weight = 10;
@@ -61,6 +62,33 @@ fn all_of_what_matches_is_not_all_of_the_traffic() {
         before = (is_wide(&sim) && sim.weight() == 100, sim.seen.service.clone());
     }
     assert_eq!(sim.stable(), TEAL);
+}
+
+#[test]
+fn a_wider_share_that_has_not_landed_before_a_pause_waits_for_its_end() {
+    let mut sim = matching();
+    sim.until(30, "in stage one", |sim| sim.launch_began("one"));
+    for _ in 0..60 {
+        sim.now = after(sim.now, seconds(1));
+        sim.sample();
+        let step = sim.decide();
+        sim.commit(&step);
+        if sim.launch().only.is_empty() {
+            break; // and its write fails
+        }
+        sim.perform(&step.wanted);
+        sim.settle();
+    }
+    assert!(sim.launch().only.is_empty() && !is_wide(&sim));
+    let mut frozen = sim.clone();
+    frozen.seen.freeze.open = Some(Frozen { window: "holidays".to_owned(), until: after(sim.now, seconds(30)) });
+    sim.seen.paused = true;
+    for mut sim in [sim, frozen] {
+        sim.run(30);
+        assert_eq!((is_wide(&sim), sim.weight()), (false, 10));
+        (sim.seen.paused, sim.seen.freeze.open) = (false, None);
+        sim.until(60, "stable", |sim| sim.stable() == TEAL);
+    }
 }
 
 #[test]

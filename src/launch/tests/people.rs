@@ -220,12 +220,18 @@ fn a_person_never_ends_the_pause_of_the_spec() {
     assert_eq!(idle.answer("r"), "Ignored: nobody paused it, and no deadline holds it");
 }
 
-#[test]
-fn resume_releases_a_stage_that_its_deadline_held_and_gives_it_a_new_one() {
+/// In stage one, whose gate did not pass in its 30 s.
+fn held_by_its_deadline() -> Sim {
     let mut sim = launched_to("one");
     sim.plan.stages[0].deadline = seconds(30);
     sim.plan.stages[0].then = DeadlineOutcome::Pause;
     sim.say("success", Verdict::Fail).run(60);
+    sim
+}
+
+#[test]
+fn resume_releases_a_stage_that_its_deadline_held_and_gives_it_a_new_one() {
+    let mut sim = held_by_its_deadline();
     assert!(sim.launch().held);
     sim.decides("r", RESUME).run(20);
     assert!(!sim.launch().held && sim.weight() == 5, "it waits for its gate again");
@@ -233,6 +239,19 @@ fn resume_releases_a_stage_that_its_deadline_held_and_gives_it_a_new_one() {
     assert!(sim.launch().held, "the new deadline passed too");
     sim.say("success", Verdict::Pass).decides("r2", RESUME);
     sim.until(200, "stable", |sim| sim.stable() == TEAL);
+}
+
+#[test]
+fn a_stage_that_its_deadline_held_goes_on_to_say_so_whatever_else_held_it_for_a_moment() {
+    let mut sim = held_by_its_deadline();
+    let told = sim.launch().message.clone();
+    assert!(told.as_ref().is_some_and(|told| told.starts_with("one did not finish within 30s")), "{told:?}");
+    let (reason, message) = ("Unreadable".to_owned(), "could not read ConfigMap prompt".to_owned());
+    let wanted = std::mem::replace(&mut sim.seen.wanted, WantedRevision::Unknown { reason, message });
+    sim.run(3);
+    sim.seen.wanted = wanted;
+    sim.run(3);
+    assert_eq!((sim.launch().held, &sim.launch().message), (true, &told));
 }
 
 // ---- Retry
@@ -315,6 +334,30 @@ fn an_override_counts_for_one_gate_of_one_stage_and_stays_in_the_record() {
     sim.say("success", Verdict::Pass).until(200, "stable", |sim| sim.stable() == TEAL);
     let kept: Vec<_> = sim.launch().interventions.iter().map(|it| (it.stage.as_str(), it.gate.as_deref())).collect();
     assert_eq!(kept, [("one", Some("success"))]);
+}
+
+#[test]
+fn an_override_outlives_an_edit_of_the_plan_that_only_tightens_and_no_other() {
+    for (tightens, verdict) in [(Some("plan-1".to_owned()), Verdict::Pass), (None, Verdict::Fail)] {
+        let mut sim = launched_to("one");
+        sim.plan.stages[0].min_duration = seconds(100);
+        sim.decides_with("o", OVERRIDE, gate("success")).say("success", Verdict::Fail).run(1);
+        (sim.plan.tightens, sim.plan.hash) = (tightens, "plan-2".to_owned());
+        sim.run(30);
+        assert_eq!((sim.launch().plan_hash.as_str(), sim.launch().verdicts[0].verdict), ("plan-2", verdict));
+    }
+}
+
+#[test]
+fn an_override_that_an_edit_made_void_is_not_revived_by_one_that_tightens() {
+    let mut sim = launched_to("one");
+    sim.plan.stages[0].min_duration = seconds(100);
+    sim.decides_with("o", OVERRIDE, gate("success")).say("success", Verdict::Fail).run(1);
+    sim.plan.hash = "plan-2".to_owned();
+    sim.run(2);
+    (sim.plan.tightens, sim.plan.hash) = (Some("plan-2".to_owned()), "plan-3".to_owned());
+    sim.run(30);
+    assert_eq!((sim.launch().plan_hash.as_str(), sim.launch().verdicts[0].verdict), ("plan-3", Verdict::Fail));
 }
 
 #[test]

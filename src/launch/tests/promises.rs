@@ -73,6 +73,37 @@ fn a_launch_that_comes_back_is_refused() {
 }
 
 #[test]
+fn a_share_of_what_matches_that_becomes_one_of_all_in_a_freeze_is_refused() {
+    let mut sim = super::matching::matching();
+    sim.until(20, "in stage one", |sim| sim.weight() == 10);
+    let until = after(sim.now, seconds(100));
+    sim.seen.freeze.open = Some(crate::launch::Frozen { window: "holidays".to_owned(), until });
+    let widen = |step: &mut Step| {
+        step.wanted.shares = Some(Shares::Split { stable: OCHRE.into(), canary: TEAL.into(), weight: 10 });
+    };
+    assert_eq!((broken(&sim, |_| {}), broken(&sim, widen)), ("kept", "Freeze"));
+}
+
+#[test]
+fn trust_that_a_trigger_does_not_confirm_and_a_soak_that_ends_unasked_are_refused() {
+    let end = |step: &mut Step| {
+        let launch = launch(step);
+        (launch.phase, launch.outcome, launch.ended_at) = (Phase::Complete, Some(Outcome::Succeeded), launch.began_at);
+    };
+    let trust = |step: &mut Step| {
+        end(step);
+        let since = step.state.launch.as_ref().unwrap().started_at;
+        step.state.trusted.insert(0, crate::api::TrustedRevision { revision: TEAL.into(), since });
+    };
+    let mut sim = super::soak::soaking();
+    sim.say("bypass", Verdict::Error).run(50);
+    assert_eq!((broken(&sim, end), broken(&sim, trust)), ("kept", "TrustIsEarned"));
+    sim.say("bypass", Verdict::Pass).measuring = false;
+    sim.seen.measured.clear();
+    assert_eq!(broken(&sim, end), "TrustIsEarned");
+}
+
+#[test]
 fn a_rise_without_pods_and_pods_that_leave_before_their_traffic_are_refused() {
     let mut sim = at_5_percent();
     sim.until(60, "25 % is next", |sim| sim.launch().stage == 1 && sim.launch().weight == 5);

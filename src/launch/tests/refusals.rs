@@ -198,6 +198,7 @@ fn a_gate_passes_on_data_of_its_own_window_or_by_a_person_who_names_it() {
             verb,
             stage: stage.to_owned(),
             plan_hash: sim.plan.hash.clone(),
+            holds_under: None,
             gate: Some(gate.to_owned()),
             by: "jane".to_owned(),
             reason: "it is known".to_owned(),

@@ -403,6 +403,98 @@ fn a_revision_that_is_wanted_again_while_it_drains_is_launched() {
     assert_eq!(size(&sim, OCHRE), 4);
 }
 
+/// Teal had 75 % when mauve superseded it, and its three pods may have runs.
+fn superseded_with_runs() -> Sim {
+    let mut sim = Sim::with_stable();
+    sim.seen.drain = Some(seconds(600));
+    sim.plan.stages[2].weight = 75;
+    sim.want(TEAL).until(100, "3 pods", |sim| sim.weight() == 75);
+    sim.want("mauve").until(20, "mauve", |sim| sim.launch().revision == "mauve");
+    assert_eq!(size(&sim, TEAL), 3);
+    sim
+}
+
+#[test]
+fn a_deadline_runs_while_pods_of_an_earlier_launch_hold_up_nothing() {
+    let serves = superseded_with_runs();
+    let mut without_pods = superseded_with_runs();
+    without_pods.broken.push(TEAL);
+    let mut by_pods = Sim::by_pods();
+    by_pods.broken.push(TEAL);
+    for (what, mut sim) in [("at 5 %", serves), ("without pods", without_pods), ("by pods", by_pods)] {
+        sim.plan.stages[0].deadline = seconds(60);
+        sim.plan.triggers.clear();
+        sim.say("success", Verdict::Insufficient)
+            .want(TEAL)
+            .until(20, what, |sim| sim.state.launch.as_ref().is_some_and(|it| it.revision == TEAL));
+        sim.run(70);
+        assert_eq!(sim.launch().reason.as_deref(), Some("DeadlinePassed"), "{what}");
+    }
+}
+
+#[test]
+fn a_revision_that_never_had_traffic_waits_for_no_runs_and_for_none_of_others() {
+    let mut sim = superseded_with_runs();
+    for again in 1..=2 {
+        sim.want("lime").until(20, "lime", |sim| sim.launch().revision == "lime");
+        sim.want("mauve").until(20, "mauve", |sim| sim.launch().revision == "mauve");
+        let lime: Vec<_> = sim.state.retiring.iter().filter(|it| it.revision == "lime").collect();
+        assert!(lime.len() == 1 && lime[0].idle && between(lime[0].since, sim.now) < seconds(10), "{again}: {lime:?}");
+    }
+}
+
+#[test]
+fn a_revision_that_is_launched_again_while_it_drains_keeps_its_pods_until_its_runs_have_ended() {
+    let mut sim = superseded_with_runs();
+    sim.want(TEAL);
+    let mut served = false;
+    for _ in 0..60 {
+        runs(&mut sim, TEAL, Verdict::Fail);
+        sim.tick();
+        served |= sim.launch().revision == TEAL && sim.weight() == 5;
+        assert!(size(&sim, TEAL) >= 3);
+        sim.say("success", Verdict::Insufficient);
+    }
+    assert!(served, "it does not wait for them");
+    runs(&mut sim, TEAL, Verdict::Pass);
+    sim.run(2);
+    assert_eq!((size(&sim, TEAL), sim.weight()), (1, 5), "what its first stage needs");
+    sim.say("success", Verdict::Pass).until(200, "stable", |sim| sim.stable() == TEAL);
+    assert!(sim.state.retiring.iter().all(|it| it.revision != TEAL), "{:?}", sim.state.retiring);
+}
+
+#[test]
+fn a_canary_that_serves_again_keeps_the_pods_of_its_earlier_runs_past_their_deadline() {
+    let mut sim = superseded_with_runs();
+    let since = sim.state.retiring.iter().find(|it| it.revision == TEAL).unwrap().since;
+    sim.say("success", Verdict::Insufficient).want(TEAL).until(60, "5 %", |sim| sim.weight() == 5);
+    for _ in 0..700 {
+        runs(&mut sim, TEAL, Verdict::Fail);
+        sim.tick();
+        assert_eq!(size(&sim, TEAL), 3);
+    }
+    assert!(sim.events.iter().all(|event| event.reason != "DrainDeadline"), "{:?}", sim.events);
+    sim.want(OCHRE).until(60, "the end", |sim| sim.launch().phase == Phase::Complete);
+    let retiring: Vec<_> = sim.state.retiring.iter().filter(|it| it.revision == TEAL).collect();
+    assert!(retiring.len() == 1 && retiring[0].since > after(since, seconds(700)) && !retiring[0].idle, "{retiring:?}");
+}
+
+#[test]
+fn a_revision_that_is_launched_again_and_taken_back_before_any_traffic_still_waits_for_its_runs() {
+    let mut sim = superseded_with_runs();
+    let since = sim.state.retiring.iter().find(|it| it.revision == TEAL).unwrap().since;
+    sim.want(TEAL).until(20, "teal", |sim| sim.launch().revision == TEAL);
+    sim.want(OCHRE);
+    for _ in 0..60 {
+        runs(&mut sim, TEAL, Verdict::Fail);
+        sim.tick();
+        assert_eq!(size(&sim, TEAL), 3);
+    }
+    assert_eq!((sim.launch().phase, sim.launch().outcome), (Phase::Complete, Some(Outcome::Aborted)));
+    let waits: Vec<_> = sim.state.retiring.iter().map(|it| (it.revision.as_str(), it.since, it.idle)).collect();
+    assert_eq!(waits, [(TEAL, since, false)]);
+}
+
 #[test]
 fn an_agent_that_launches_all_day_with_a_long_drain_stays_within_its_status() {
     let mut sim = draining();

@@ -81,11 +81,106 @@ fn a_soak_that_nobody_can_judge_lasts_twice_its_time_and_earns_no_trust() {
     let mut sim = soaking();
     let began = sim.launch().began_at.unwrap();
     sim.say("bypass", Verdict::Error).until(300, "the end", |sim| sim.launch().phase == Phase::Complete);
-    assert!(sim.now >= after(began, seconds(200)), "{}", sim.now);
+    assert_eq!(sim.now, after(began, seconds(200)));
     assert_eq!((sim.launch().outcome, sim.stable()), (Some(Outcome::Succeeded), TEAL));
     assert!(!is_trusted(&sim, TEAL));
     let why = "teal is stable, not trusted: trigger bypass cannot be measured: bypass says Error";
     assert_eq!(message(&sim), why);
+}
+
+/// Teal's soak of 100 s, and nobody looked for so long that it could have lasted twice.
+fn soaked_unseen() -> Sim {
+    let mut sim = soaking();
+    sim.plan.triggers[0].lasting = seconds(60);
+    sim.measuring = false;
+    sim.seen.measured.clear();
+    sim.now = after(sim.now, seconds(1000));
+    sim.run(30);
+    assert_eq!(sim.launch().phase, Phase::Soaking);
+    let told = "soaks on, for trigger errors is not measured yet; triggers still return to ochre";
+    assert_eq!(message(&sim), told);
+    sim.measuring = true;
+    sim
+}
+
+#[test]
+fn a_soak_whose_time_went_by_while_nobody_looked_waits_for_the_first_answer() {
+    for (verdict, trusted) in [(Verdict::Pass, true), (Verdict::Error, false)] {
+        let mut sim = soaked_unseen();
+        sim.say("errors", verdict).run(1);
+        assert_eq!((sim.launch().outcome, is_trusted(&sim, TEAL)), (Some(Outcome::Succeeded), trusted), "{verdict:?}");
+    }
+}
+
+#[test]
+fn a_breach_that_an_outage_hid_takes_the_soaking_revision_back() {
+    let mut sim = soaked_unseen();
+    sim.say("errors", Verdict::Fail).run(50);
+    let told = "soaks on, for trigger errors is in breach: errors says Fail; triggers still return to ochre";
+    assert_eq!((sim.launch().phase, message(&sim)), (Phase::Soaking, told));
+    sim.run(12);
+    assert_eq!((sim.launch().outcome, sim.stable()), (Some(Outcome::RolledBack), OCHRE));
+}
+
+#[test]
+fn a_breach_that_is_interrupted_for_ever_ends_a_soak_of_before_an_outage_without_trust() {
+    let mut sim = soaked_unseen();
+    sim.say("errors", Verdict::Fail).run(20);
+    let seen = sim.launch().breaches[0].first_seen;
+    sim.say("errors", Verdict::Error).until(200, "the end", |sim| sim.launch().phase == Phase::Complete);
+    let slack = sim.plan.interval * 2 + seconds(10);
+    assert_eq!(sim.now, after(seen, seconds(60) + slack), "so long the breach could have fired");
+    assert_eq!((sim.stable(), is_trusted(&sim, TEAL)), (TEAL, false));
+}
+
+#[test]
+fn a_breach_of_before_an_outage_has_its_time_after_it() {
+    let mut sim = soaking();
+    sim.plan.triggers[0].lasting = seconds(60);
+    sim.say("errors", Verdict::Fail).run(10);
+    sim.now = after(sim.now, seconds(1000));
+    sim.run(40);
+    assert_eq!(sim.launch().phase, Phase::Soaking, "{}", message(&sim));
+    sim.run(15);
+    assert_eq!((sim.launch().outcome, sim.stable()), (Some(Outcome::RolledBack), OCHRE));
+}
+
+#[test]
+fn a_canary_that_has_all_the_traffic_becomes_stable_in_the_midst_of_a_breach_too() {
+    let mut sim = launched_to("three");
+    sim.plan.triggers[0].lasting = seconds(300);
+    sim.until(60, "all the traffic", |sim| sim.launch().phase == Phase::Promoting && sim.launch().weight == 100);
+    sim.say("errors", Verdict::Fail).until(60, "stable", |sim| sim.stable() == TEAL); // it is late to hold anything
+}
+
+#[test]
+fn all_of_what_matches_proves_nothing_about_all_of_the_traffic() {
+    let mut sim = super::matching::matching();
+    sim.plan.stages.truncate(1);
+    sim.plan.stages[0].weight = 100;
+    sim.plan.triggers[0].lasting = seconds(300);
+    sim.until(60, "all of what matches", |sim| sim.weight() == 100);
+    sim.until(60, "the promotion", |sim| sim.launch().phase == Phase::Promoting);
+    let some = sim.launch().only.clone();
+    assert!(!some.is_empty());
+    sim.say("errors", Verdict::Fail).run(60);
+    assert_eq!((sim.launch().phase, &sim.launch().only), (Phase::Promoting, &some));
+    let widen = |step: &mut Step| super::promises::launch(step).only.clear();
+    assert_eq!(super::promises::broken(&sim, widen), "NoPromotionWithoutProof");
+    sim.say("errors", Verdict::Pass).until(60, "stable", |sim| sim.stable() == TEAL);
+}
+
+#[test]
+fn a_promotion_that_waits_for_pods_says_so_and_alarms_nobody() {
+    let mut sim = launched_to("three");
+    sim.until(60, "the promotion", |sim| sim.launch().phase == Phase::Promoting);
+    let pods = sim.seen.pods.get_mut(TEAL).unwrap();
+    (pods.size, pods.ready, pods.all_ready_since) = (4, 2, None);
+    pods.refused = Some("exceeded quota".to_owned());
+    let step = sim.decide();
+    sim.commit(&step);
+    assert!(sim.launch().breaches.iter().any(|breach| breach.trigger == "unready"));
+    assert_eq!(message(&sim), "waiting for pods of teal: 2/4 ready (exceeded quota)");
 }
 
 #[test]
@@ -143,11 +238,23 @@ fn a_promotion_waits_for_its_triggers_too() {
 }
 
 #[test]
+fn a_status_holds_as_many_breaches_as_its_schema_allows() {
+    let mut sim = launched_to("one");
+    sim.plan.triggers = (0..20).map(|n| trigger(&format!("t{n}"), TriggerCheck::Metric(question(5)), 600)).collect();
+    for n in 0..20 {
+        sim.measure(CheckName::Trigger(format!("t{n}")), Verdict::Fail, "9 of 10 fail");
+    }
+    sim.tick();
+    assert_eq!(sim.launch().breaches.len(), 16);
+}
+
+#[test]
 fn a_breach_of_which_nobody_can_say_whether_it_is_over_holds_for_as_long_as_it_takes_to_fire() {
     let mut sim = launched_to("three");
     sim.plan.triggers[0].lasting = seconds(300);
     sim.until(60, "the promotion", |sim| sim.launch().phase == Phase::Promoting);
     sim.say("errors", Verdict::Fail).run(5);
+    let last = sim.launch().breaches[0].last_seen;
     sim.say("errors", Verdict::Insufficient).run(280);
     assert_eq!((sim.launch().phase, sim.weight()), (Phase::Promoting, 50));
     assert!(
@@ -155,6 +262,8 @@ fn a_breach_of_which_nobody_can_say_whether_it_is_over_holds_for_as_long_as_it_t
         "{}",
         message(&sim)
     );
+    sim.until(60, "all the traffic", |sim| sim.weight() == 100);
+    assert_eq!(sim.now, after(last, seconds(300)));
     sim.until(60, "stable", |sim| sim.stable() == TEAL);
 }
 

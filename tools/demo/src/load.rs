@@ -94,7 +94,7 @@ impl Config {
 /// Why a request counts as lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cause {
-    /// No connection could be made.
+    /// No connection could be made, or none in time.
     Connect,
     /// No whole answer within the time-out.
     TimeOut,
@@ -454,6 +454,7 @@ fn client(config: &Config, idle: usize) -> anyhow::Result<Client> {
         .http1_only()
         .tls_certs_only([])
         .timeout(config.timeout)
+        .connect_timeout(config.timeout * 4 / 5)
         .pool_max_idle_per_host(idle)
         .pool_idle_timeout(config.idle_timeout)
         .build()
@@ -461,11 +462,11 @@ fn client(config: &Config, idle: usize) -> anyhow::Result<Client> {
 }
 
 fn lost(error: &reqwest::Error) -> End {
-    // The time-out first: connecting can time out, too.
-    let cause = if error.is_timeout() {
-        Cause::TimeOut
-    } else if error.is_connect() {
+    // Connecting first: it can time out, too, and whoever looks for the loss must know which packets to look for.
+    let cause = if error.is_connect() {
         Cause::Connect
+    } else if error.is_timeout() {
+        Cause::TimeOut
     } else {
         Cause::Broken
     };
@@ -490,7 +491,8 @@ mod tests {
 
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
-        net::{TcpListener, TcpStream},
+        net::{TcpListener, TcpSocket, TcpStream},
+        time::timeout,
     };
 
     use super::*;
@@ -657,6 +659,21 @@ mod tests {
         drop(listener);
         let snapshot = finished(&Config { rate: 200, ..Config::new(url) }, 5).await;
         assert_eq!(snapshot.losses_by_cause(), BTreeMap::from([(Cause::Connect, snapshot.sent)]));
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_not_made_in_time_is_told_from_an_answer_that_does_not_come() {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let nobody_accepts = socket.listen(1).unwrap();
+        let address = nobody_accepts.local_addr().unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(stream) = timeout(Duration::from_millis(200), TcpStream::connect(address)).await {
+            waiting.push(stream.unwrap()); // until the queue is full
+        }
+        let config = Config::new(format!("http://{address}/run"));
+        let snapshot = finished(&Config { rate: 200, timeout: Duration::from_millis(300), ..config }, 5).await;
+        assert_eq!(snapshot.losses_by_cause(), BTreeMap::from([(Cause::Connect, snapshot.sent)]), "{snapshot:?}");
     }
 
     #[tokio::test]
