@@ -98,9 +98,12 @@ fn trust_that_a_trigger_does_not_confirm_and_a_soak_that_ends_unasked_are_refuse
     let mut sim = super::soak::soaking();
     sim.say("bypass", Verdict::Error).run(50);
     assert_eq!((broken(&sim, end), broken(&sim, trust)), ("kept", "TrustIsEarned"));
+    let mut confirmed = sim.clone();
+    confirmed.state.launch.as_mut().unwrap().trusted = true;
+    assert_eq!(broken(&confirmed, trust), "kept", "it was trusted before this launch");
     sim.say("bypass", Verdict::Pass).measuring = false;
     sim.seen.measured.clear();
-    assert_eq!(broken(&sim, end), "TrustIsEarned");
+    assert_eq!((broken(&sim, |_| {}), broken(&sim, end)), ("kept", "TrustIsEarned"));
 }
 
 #[test]
@@ -210,6 +213,19 @@ fn pods_that_go_while_runs_may_be_under_way_are_refused() {
     assert_eq!(broken(&sim, bare), "RunsFinish", "nobody measured it");
     sim.seen.measured.insert(CheckName::Drained(TEAL.into()), none);
     assert_eq!(broken(&sim, bare), "kept");
+}
+
+#[test]
+fn a_canary_without_a_share_keeps_the_pods_of_its_earlier_launch_or_is_refused() {
+    let mut sim = super::soak::superseded_with_runs();
+    sim.want(TEAL).until(20, "teal again", |sim| sim.launch().revision == TEAL);
+    sim.seen.paused = true;
+    assert_eq!((sim.tick().wanted.sizes.get(TEAL), sim.weight()), (Some(&3), 0));
+    let pods = |size: i32| move |step: &mut Step| step.wanted.sizes.extend([(TEAL.to_owned(), size)]);
+    assert_eq!(broken(&sim, pods(3)), "kept");
+    for fewer in 0..3 {
+        assert_eq!(broken(&sim, pods(fewer)), "RunsFinish", "{fewer}");
+    }
 }
 
 #[test]

@@ -404,7 +404,7 @@ fn a_revision_that_is_wanted_again_while_it_drains_is_launched() {
 }
 
 /// Teal had 75 % when mauve superseded it, and its three pods may have runs.
-fn superseded_with_runs() -> Sim {
+pub(super) fn superseded_with_runs() -> Sim {
     let mut sim = Sim::with_stable();
     sim.seen.drain = Some(seconds(600));
     sim.plan.stages[2].weight = 75;
