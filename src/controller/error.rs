@@ -134,7 +134,8 @@ impl Error {
 
     /// Whether it is for a person to mend, after so many failures in a row: what mostly passes by itself is not told at once.
     pub(super) fn lasts(&self, failures: u32) -> bool {
-        failures > 3 || !matches!(self, Self::NoEndpoints { .. } | Self::Served { .. })
+        let passes = matches!(self, Self::NoEndpoints { .. } | Self::Served { .. }) || self.reason() == "NotFound";
+        failures > 3 || !passes
     }
 
     /// What the API server said, without its envelope.
@@ -200,6 +201,14 @@ mod tests {
         let (reason, message) = served.mend().unwrap();
         assert_eq!(reason, "PodsServed");
         assert!(message.starts_with("the pods of b2 stay, for HTTPRoute a sends to them"), "{message}");
+    }
+
+    #[test]
+    fn what_somebody_deleted_in_the_middle_of_a_pass_is_told_of_when_it_stays_so() {
+        let status = serde_json::json!({"status": "Failure", "code": 404, "reason": "NotFound", "message": "gone"});
+        let source = Box::new(kube::Error::Api(serde_json::from_value(status).unwrap()));
+        let gone = Error::Api { verb: "replace", what: "HTTPRoute a".to_owned(), source };
+        assert!(!gone.lasts(3) && gone.lasts(4));
     }
 
     #[test]

@@ -155,7 +155,7 @@ pub(crate) async fn in_force(
     if prepared.judge.written.is_some() {
         if unread {
             // whether it only tightens is known when the copy can be read: until then nothing restarts, and nothing rises
-            changed.plan = stand_in(&prepared.plan, hash, unread);
+            changed.plan = stand_in(&prepared.plan, launch, unread);
             let message = "the stored copy of the launch's plan cannot be read; it is tried again".to_owned();
             changed.wanted = WantedRevision::Unknown { reason: "Unreadable".to_owned(), message };
         } else {
@@ -164,17 +164,20 @@ pub(crate) async fn in_force(
         }
     } else {
         // without a copy the built-in triggers judge, and the launch stays in its stage
-        changed.plan = copy.unwrap_or_else(|| stand_in(&prepared.plan, hash, unread));
+        changed.plan = copy.unwrap_or_else(|| stand_in(&prepared.plan, launch, unread));
     }
     Arc::new(changed)
 }
 
-/// Another plan, for a launch whose own is not at hand: it restarts no stage. Where that one is only `unread`, what its stage
-/// asks is known in a moment, and no deadline or gate of the other ends it.
-fn stand_in(plan: &Plan, hash: &str, unread: bool) -> Plan {
-    let mut plan = Plan { hash: hash.to_owned(), tightens: None, ..plan.clone() };
-    if unread {
-        for stage in &mut plan.stages {
+/// Another plan, for a launch whose own is not at hand: it restarts no stage, takes no share away, and ends no soak. Where that
+/// one is only `unread`, what its stage asks is known in a moment, and no deadline or gate of the other ends it.
+fn stand_in(plan: &Plan, launch: &Launch, unread: bool) -> Plan {
+    let mut plan = Plan { hash: launch.plan_hash.clone(), tightens: None, soak: Duration::MAX, ..plan.clone() };
+    let missing = usize::try_from(launch.stage + 1).unwrap_or(0).saturating_sub(plan.stages.len());
+    plan.stages.extend(plan.stages.last().cloned().into_iter().cycle().take(missing));
+    for stage in &mut plan.stages {
+        stage.weight = stage.weight.max(launch.weight);
+        if unread {
             stage.deadline = Duration::MAX;
             stage.gates.iter_mut().for_each(|gate| gate.on_fail = OnFail::Hold);
         }
@@ -247,6 +250,15 @@ mod tests {
         .unwrap()
     }
 
+    fn launch_of(plan_hash: &str, stage: i32, weight: i32) -> Launch {
+        serde_json::from_value(serde_json::json!({
+            "number": 2, "id": "a-2", "revision": "c3", "planHash": plan_hash, "phase": "Progressing", "stage": stage,
+            "stageName": "half", "stages": 9, "weight": weight, "startedAt": "2026-11-21T12:00:00Z",
+            "enteredAt": "2026-11-21T12:00:00Z", "stableSize": 1,
+        }))
+        .unwrap()
+    }
+
     /// The window that holds an agent on this Saturday at this hour.
     fn frozen(judged: &Judged, hour: &str) -> Option<String> {
         let now: Timestamp = format!("2026-11-21T{hour}:30:00Z").parse().unwrap();
@@ -259,16 +271,25 @@ mod tests {
         for stage in &mut basic.stages {
             stage.gates.iter_mut().for_each(|gate| gate.on_fail = OnFail::Rollback);
         }
-        let gates = |unread| stand_in(&basic, "b2", unread).stages.into_iter().flat_map(|stage| stage.gates);
+        let launch = launch_of("b2", 0, 0);
+        let gates = |unread| stand_in(&basic, &launch, unread).stages.into_iter().flat_map(|stage| stage.gates);
         assert!(gates(true).all(|gate| gate.on_fail == OnFail::Hold) && gates(true).count() > 0);
         assert!(gates(false).all(|gate| gate.on_fail == OnFail::Rollback));
-        let deadlines = |unread| stand_in(&basic, "b2", unread).stages.into_iter().map(|stage| stage.deadline);
+        let deadlines = |unread| stand_in(&basic, &launch, unread).stages.into_iter().map(|stage| stage.deadline);
         assert!(deadlines(true).all(|deadline| deadline == Duration::MAX));
         assert!(deadlines(false).eq(basic.stages.iter().map(|stage| stage.deadline)), "one that is lost waits so long");
-        assert_eq!(
-            (stand_in(&basic, "b2", true).hash.as_str(), &stand_in(&basic, "b2", true).triggers),
-            ("b2", &basic.triggers)
-        );
+        let stands_in = stand_in(&basic, &launch, true);
+        assert_eq!((stands_in.hash.as_str(), &stands_in.triggers), ("b2", &basic.triggers));
+    }
+
+    #[test]
+    fn another_plan_takes_no_share_away_from_a_launch_whose_own_is_not_at_hand_and_ends_no_soak() {
+        let basic = launch::basic(&spec(&[]));
+        for unread in [true, false] {
+            let stands_in = stand_in(&basic, &launch_of("b2", 7, 60), unread);
+            assert_eq!((stands_in.stages.len(), stands_in.soak), (8.max(basic.stages.len()), Duration::MAX));
+            assert!(stands_in.stages.iter().all(|stage| stage.weight >= 60), "{:?}", stands_in.stages);
+        }
     }
 
     #[test]

@@ -47,8 +47,8 @@ pub(super) fn is_retiring(state: &State, revision: &str) -> bool {
     state.retiring.iter().any(|retiring| retiring.revision == revision)
 }
 
-/// Lets the pods go of revisions whose runs have ended. One that is launched again, and serves, has runs of its own beside the
-/// earlier ones: it keeps them all.
+/// Lets the pods go of revisions whose runs have ended. One that is launched again, and serves, serves with all of them: it keeps
+/// them to the end of its launch.
 pub(super) fn retire(state: &mut State, plan: &Plan, seen: &Observation, now: Timestamp, notes: &mut Notes) {
     let running = state.running().map(|launch| (launch.revision.clone(), launch.weight > 0));
     state.retiring.retain(|retiring| {
@@ -58,6 +58,7 @@ pub(super) fn retire(state: &mut State, plan: &Plan, seen: &Observation, now: Ti
                 notes.wakes.push(at);
                 true
             }
+            Look::Ended | Look::Late(_) if again.is_some_and(|(_, serves)| *serves) => true,
             Look::Ended => {
                 if waits_for_runs(retiring, seen).is_some() {
                     let took = human(between(retiring.since, now));
@@ -68,7 +69,6 @@ pub(super) fn retire(state: &mut State, plan: &Plan, seen: &Observation, now: Ti
                 }
                 false
             }
-            Look::Late(_) if again.is_some_and(|(_, serves)| *serves) => true,
             Look::Late(runs) => {
                 notes.warn("DrainDeadline", format!("{}: its pods go, runs or not: {runs}", retiring.revision));
                 false

@@ -46,7 +46,8 @@ pub(super) fn go_on(
         || "triggers still take it out of the traffic".to_owned(),
         |stable| format!("triggers still return to {stable}"),
     );
-    launch.message = Some(format!("soaks until {due:.0}: {undo}"));
+    let until = if due == Timestamp::MAX { "its plan is known".to_owned() } else { format!("{due:.0}") };
+    launch.message = Some(format!("soaks until {until}: {undo}"));
     let unclear = match &seen.wanted {
         WantedRevision::Unknown { message, .. } => Some(message),
         WantedRevision::Refused { revision, message, .. } => Some(message).filter(|_| *revision == launch.revision),

@@ -51,14 +51,14 @@ fn shares(launch: &Launch, seen: &Observation) -> Shares {
     let Some(stable) = &launch.stable else {
         return Shares::AtRest;
     };
-    // a rise that has not landed before a pause or a freeze waits for its end
+    // a rise, or a share of other requests, that has not landed before a pause or a freeze waits for its end
     let forward = matches!(launch.phase, Phase::Progressing | Phase::Promoting);
     let holds = forward && (launch.held || seen.paused || freeze::holds(launch.trusted, seen).is_some());
     let weight = if holds { launch.weight.min(canary_share(launch, seen)) } else { launch.weight };
     let (stable, canary) = (stable.clone(), launch.revision.clone());
     let only = match &seen.route {
         Route::Seen { shares: Shares::Matched { only, canary, .. }, .. }
-            if holds && launch.only.is_empty() && *canary == launch.revision =>
+            if holds && launch.began_at.is_none() && *canary == launch.revision =>
         {
             only
         }

@@ -28,17 +28,21 @@ pub(super) fn freeze(decided: &Decided<'_>) -> Result<(), String> {
         return Err(format!("it goes from {}% to {}% in a freeze", old.weight, new.weight));
     }
     let moved = seen.service.as_ref() == Some(&new.revision); // it had become stable before, in all but name
-    if widens(seen, step.wanted.shares.as_ref()) {
-        return Err("it gets a share of all, and had one of what matches, in a freeze".to_owned());
+    if old.began_at.is_none() && widens(seen, step.wanted.shares.as_ref()) {
+        return Err("it gets a share of requests of which it had none, in a freeze".to_owned());
     }
     let promoted = new.outcome != old.outcome && new.outcome == Some(Outcome::Succeeded);
     if promoted && !moved { Err("it becomes stable in a freeze".to_owned()) } else { Ok(()) }
 }
 
-/// A share of some requests becomes one of all.
+/// A share of some requests becomes one of all, or of others.
 fn widens(seen: &Observation, wanted: Option<&Shares>) -> bool {
-    matches!(&seen.route, Route::Seen { shares: Shares::Matched { weight: 1.., .. }, .. })
-        && matches!(wanted, Some(Shares::Split { weight: 1.., .. }))
+    let Route::Seen { shares: Shares::Matched { weight: 1.., only: had, .. }, .. } = &seen.route else { return false };
+    match wanted {
+        Some(Shares::Split { weight: 1.., .. }) => true,
+        Some(Shares::Matched { weight: 1.., only, .. }) => only.iter().any(|gets| !had.contains(gets)),
+        _ => false,
+    }
 }
 
 /// 3. An abort wins over everything, a dead stable included: in the pass that hears it nobody but stable keeps a share.

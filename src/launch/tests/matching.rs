@@ -4,7 +4,7 @@ use super::*;
 use crate::api::RequestMatch;
 use crate::launch::Frozen;
 
-fn only(risk: &str) -> Vec<RequestMatch> {
+pub(super) fn only(risk: &str) -> Vec<RequestMatch> {
     serde_json::from_value(serde_json::json!([{"headers": [{"name": "x-risk", "value": risk}]}])).unwrap()
 }
 
@@ -89,6 +89,43 @@ fn a_wider_share_that_has_not_landed_before_a_pause_waits_for_its_end() {
         (sim.seen.paused, sim.seen.freeze.open) = (false, None);
         sim.until(60, "stable", |sim| sim.stable() == TEAL);
     }
+}
+
+#[test]
+fn a_share_of_other_requests_that_has_not_landed_before_a_pause_waits_for_its_end() {
+    let mut sim = matching();
+    sim.plan.stages[1].only = only("high");
+    sim.until(30, "in stage one", |sim| sim.launch_began("one"));
+    while sim.launch().only == only("low") {
+        sim.now = after(sim.now, seconds(1));
+        sim.sample();
+        let step = sim.decide();
+        sim.commit(&step);
+        if sim.launch().only == only("low") {
+            sim.perform(&step.wanted);
+            sim.settle();
+        } // else its write fails
+    }
+    let of = |sim: &Sim| match shares(sim) {
+        Shares::Matched { only, weight, .. } => (only.clone(), *weight),
+        other => panic!("{other:?}"),
+    };
+    sim.seen.paused = true;
+    sim.run(30);
+    assert_eq!(of(&sim), (only("low"), 10));
+    sim.seen.paused = false;
+    sim.until(10, "high risk", |sim| of(sim) == (only("high"), 25));
+}
+
+#[test]
+fn a_landed_share_that_somebody_changes_in_a_pause_is_put_right_in_it() {
+    let mut sim = matching();
+    sim.say("success", Verdict::Insufficient).until(30, "in stage one", |sim| sim.launch_began("one"));
+    sim.seen.paused = true;
+    let others = Shares::Matched { stable: OCHRE.into(), canary: TEAL.into(), weight: 10, only: only("high") };
+    sim.seen.route = Route::Seen { shares: others, programmed: Programmed::Yes };
+    sim.tick();
+    assert!(matches!(shares(&sim), Shares::Matched { only: now, .. } if *now == only("low")), "{:?}", shares(&sim));
 }
 
 #[test]

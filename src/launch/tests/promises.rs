@@ -81,7 +81,14 @@ fn a_share_of_what_matches_that_becomes_one_of_all_in_a_freeze_is_refused() {
     let widen = |step: &mut Step| {
         step.wanted.shares = Some(Shares::Split { stable: OCHRE.into(), canary: TEAL.into(), weight: 10 });
     };
-    assert_eq!((broken(&sim, |_| {}), broken(&sim, widen)), ("kept", "Freeze"));
+    let other = super::matching::only("high");
+    let turn = |step: &mut Step| {
+        let only = other.clone();
+        step.wanted.shares = Some(Shares::Matched { stable: OCHRE.into(), canary: TEAL.into(), weight: 10, only });
+    };
+    assert_eq!((broken(&sim, |_| {}), broken(&sim, widen), broken(&sim, turn)), ("kept", "Freeze", "Freeze"));
+    sim.state.launch.as_mut().unwrap().began_at = Some(sim.now);
+    assert_eq!(broken(&sim, widen), "kept", "it had that share, and somebody else narrowed it");
 }
 
 #[test]

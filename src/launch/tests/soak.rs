@@ -444,7 +444,7 @@ fn a_revision_that_never_had_traffic_waits_for_no_runs_and_for_none_of_others() 
 }
 
 #[test]
-fn a_revision_that_is_launched_again_while_it_drains_keeps_its_pods_until_its_runs_have_ended() {
+fn a_revision_that_is_launched_again_while_it_drains_keeps_its_pods_and_serves_with_them() {
     let mut sim = superseded_with_runs();
     sim.want(TEAL);
     let mut served = false;
@@ -457,10 +457,25 @@ fn a_revision_that_is_launched_again_while_it_drains_keeps_its_pods_until_its_ru
     }
     assert!(served, "it does not wait for them");
     runs(&mut sim, TEAL, Verdict::Pass);
-    sim.run(2);
-    assert_eq!((size(&sim, TEAL), sim.weight()), (1, 5), "what its first stage needs");
+    sim.run(20);
+    assert_eq!((size(&sim, TEAL), sim.weight()), (3, 5), "all of them serve now");
     sim.say("success", Verdict::Pass).until(200, "stable", |sim| sim.stable() == TEAL);
     assert!(sim.state.retiring.iter().all(|it| it.revision != TEAL), "{:?}", sim.state.retiring);
+}
+
+#[test]
+fn a_revision_that_is_launched_again_without_a_share_loses_the_pods_whose_runs_have_ended() {
+    let mut sim = superseded_with_runs();
+    sim.want(TEAL).until(20, "teal again", |sim| sim.launch().revision == TEAL);
+    sim.seen.paused = true;
+    for _ in 0..60 {
+        runs(&mut sim, TEAL, Verdict::Fail);
+        sim.tick();
+        assert_eq!((size(&sim, TEAL), sim.weight()), (3, 0));
+    }
+    runs(&mut sim, TEAL, Verdict::Pass);
+    sim.run(2);
+    assert_eq!(size(&sim, TEAL), 1, "what its first stage needs");
 }
 
 #[test]
