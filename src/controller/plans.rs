@@ -169,14 +169,18 @@ pub(crate) async fn in_force(
     Arc::new(changed)
 }
 
-/// Another plan, for a launch whose own is not at hand: it restarts no stage, takes no share away, and ends no soak. Where that
+/// A plan has no more stages, whatever a status says.
+const MOST_STAGES: i32 = 16;
+
+/// Another plan, for a launch whose own is not at hand: it restarts no stage, asks for no other share, and ends no soak. Where that
 /// one is only `unread`, what its stage asks is known in a moment, and no deadline or gate of the other ends it.
 fn stand_in(plan: &Plan, launch: &Launch, unread: bool) -> Plan {
     let mut plan = Plan { hash: launch.plan_hash.clone(), tightens: None, soak: Duration::MAX, ..plan.clone() };
-    let missing = usize::try_from(launch.stage + 1).unwrap_or(0).saturating_sub(plan.stages.len());
+    let reached = usize::try_from(launch.stage.min(MOST_STAGES - 1) + 1).unwrap_or(0);
+    let missing = reached.saturating_sub(plan.stages.len());
     plan.stages.extend(plan.stages.last().cloned().into_iter().cycle().take(missing));
     for stage in &mut plan.stages {
-        stage.weight = stage.weight.max(launch.weight);
+        stage.weight = launch.weight;
         if unread {
             stage.deadline = Duration::MAX;
             stage.gates.iter_mut().for_each(|gate| gate.on_fail = OnFail::Hold);
@@ -283,12 +287,12 @@ mod tests {
     }
 
     #[test]
-    fn another_plan_takes_no_share_away_from_a_launch_whose_own_is_not_at_hand_and_ends_no_soak() {
+    fn another_plan_asks_no_other_share_of_a_launch_whose_own_is_not_at_hand_and_ends_no_soak() {
         let basic = launch::basic(&spec(&[]));
         for unread in [true, false] {
             let stands_in = stand_in(&basic, &launch_of("b2", 7, 60), unread);
             assert_eq!((stands_in.stages.len(), stands_in.soak), (8.max(basic.stages.len()), Duration::MAX));
-            assert!(stands_in.stages.iter().all(|stage| stage.weight >= 60), "{:?}", stands_in.stages);
+            assert!(stands_in.stages.iter().all(|stage| stage.weight == 60), "{:?}", stands_in.stages);
         }
     }
 

@@ -9,7 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::step::Notes;
 use super::time::{after, between, human};
 use super::{Bounds, CheckName, Compare, Observation, Plan, Question, sampled_every};
-use crate::api::{Across, MetricDefinition, RetiringRevision, State, Verdict};
+use crate::api::{Across, Launch, MetricDefinition, Phase, RetiringRevision, State, Verdict};
 
 /// A revision keeps its pods for so long after its traffic is gone, so that requests on their way are answered.
 pub const SETTLE: Duration = Duration::from_secs(10);
@@ -47,10 +47,15 @@ pub(super) fn is_retiring(state: &State, revision: &str) -> bool {
     state.retiring.iter().any(|retiring| retiring.revision == revision)
 }
 
+/// A canary's pods get requests, or did until this pass: then it drains anew.
+fn serves(launch: &Launch) -> bool {
+    launch.weight > 0 || launch.phase == Phase::RollingBack
+}
+
 /// Lets the pods go of revisions whose runs have ended. One that is launched again, and serves, serves with all of them: it keeps
-/// them to the end of its launch.
+/// them as long as it has a share.
 pub(super) fn retire(state: &mut State, plan: &Plan, seen: &Observation, now: Timestamp, notes: &mut Notes) {
-    let running = state.running().map(|launch| (launch.revision.clone(), launch.weight > 0));
+    let running = state.running().map(|launch| (launch.revision.clone(), serves(launch)));
     state.retiring.retain(|retiring| {
         let again = running.as_ref().filter(|(revision, _)| *revision == retiring.revision);
         let keeps = match look(retiring, plan, seen, now) {

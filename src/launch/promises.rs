@@ -468,7 +468,8 @@ fn waits_end(decided: &Decided<'_>) -> Result<(), String> {
         Some(launch) => !launch.held && launch.paused_at.is_none() && seen.replicas > 0,
         None => false,
     };
-    let serves = step.state.running().filter(|launch| launch.weight > 0).map(|launch| &launch.revision);
+    let serves = |launch: &&Launch| launch.weight > 0 || launch.phase == Phase::RollingBack;
+    let serves = step.state.running().filter(serves).map(|launch| &launch.revision);
     let drains = step.state.retiring.iter().any(|retiring| Some(&retiring.revision) != serves);
     if awaits || step.state.pending.is_some() || drains {
         return Err("it waits, and nothing wakes it".to_owned());

@@ -488,8 +488,8 @@ fn a_canary_that_serves_again_keeps_the_pods_of_its_earlier_runs_past_their_dead
         sim.tick();
         assert_eq!(size(&sim, TEAL), 3);
     }
-    assert!(sim.events.iter().all(|event| event.reason != "DrainDeadline"), "{:?}", sim.events);
     sim.want(OCHRE).until(60, "the end", |sim| sim.launch().phase == Phase::Complete);
+    assert!(sim.events.iter().all(|event| event.reason != "DrainDeadline"), "{:?}", sim.events);
     let retiring: Vec<_> = sim.state.retiring.iter().filter(|it| it.revision == TEAL).collect();
     assert!(retiring.len() == 1 && retiring[0].since > after(since, seconds(700)) && !retiring[0].idle, "{retiring:?}");
 }
