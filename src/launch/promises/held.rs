@@ -23,8 +23,7 @@ pub(super) fn freeze(decided: &Decided<'_>) -> Result<(), String> {
     if old.trusted {
         return Ok(());
     }
-    let same_stages = new.plan_hash == old.plan_hash; // those of another plan are counted anew
-    if new.weight > old.weight || same_stages && new.stage > old.stage {
+    if new.weight > old.weight {
         return Err(format!("it goes from {}% to {}% in a freeze", old.weight, new.weight));
     }
     let moved = seen.service.as_ref() == Some(&new.revision); // it had become stable before, in all but name

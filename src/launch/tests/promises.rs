@@ -186,6 +186,23 @@ fn a_launch_that_begins_in_a_freeze_is_refused() {
 }
 
 #[test]
+fn a_share_that_rises_and_a_stage_that_is_left_in_a_freeze_are_refused() {
+    let freeze = |sim: &mut Sim| {
+        let until = after(sim.now, seconds(1000));
+        sim.seen.freeze = Freeze { open: Some(Frozen { window: "peak".into(), until }), changes_at: Some(until) };
+    };
+    let mut sim = Sim::with_stable();
+    sim.want(TEAL)
+        .until(30, "its pods", |sim| sim.weight() == 0 && sim.seen.pods.get(TEAL).is_some_and(|it| it.ready > 0));
+    freeze(&mut sim);
+    assert_eq!((broken(&sim, |_| {}), broken(&sim, |step| launch(step).weight = 5)), ("kept", "Freeze"));
+    let mut sim = at_5_percent();
+    sim.run(6);
+    freeze(&mut sim);
+    assert_eq!(broken(&sim, |step| launch(step).stage = 1), "NoPromotionWithoutProof");
+}
+
+#[test]
 fn an_abort_that_is_heard_and_not_obeyed_is_refused() {
     let mut sim = at_5_percent();
     let before = sim.state.launch.clone();
