@@ -200,6 +200,11 @@ fn a_share_that_rises_and_a_stage_that_is_left_in_a_freeze_are_refused() {
     sim.run(6);
     freeze(&mut sim);
     assert_eq!(broken(&sim, |step| launch(step).stage = 1), "NoPromotionWithoutProof");
+    sim.seen.freeze = Freeze::default();
+    sim.until(100, "all the traffic", |sim| sim.weight() == 100 && sim.seen.service.as_deref() == Some(OCHRE));
+    freeze(&mut sim);
+    let succeed = |step: &mut Step| launch(step).outcome = Some(Outcome::Succeeded);
+    assert_eq!((broken(&sim, |_| {}), broken(&sim, succeed)), ("kept", "Freeze"));
 }
 
 #[test]
