@@ -38,9 +38,9 @@ func buildDependencies() []dependency {
 	return []dependency{{"musl-tools", program("musl-gcc")}}
 }
 
-// testDependencies is what tests call: users' keys.
+// testDependencies is what tests call: users' keys, a network that is cut.
 func testDependencies() []dependency {
-	return []dependency{{"openssl", program("openssl")}}
+	return []dependency{{"openssl", program("openssl")}, {"nftables", program("nft")}}
 }
 
 func cmdDeps(ctx context.Context, args []string) error {
