@@ -215,6 +215,16 @@ fn an_abort_that_is_heard_and_not_obeyed_is_refused() {
     assert_eq!(broken(&sim, |_| {}), "kept");
     assert_eq!(broken(&sim, |step| step.state.launch.clone_from(&before)), "AbortWins");
     assert_eq!(broken(&sim, |step| launch(step).weight = 5), "AbortWins");
+    let keep = |step: &mut Step| {
+        step.wanted.shares = Some(Shares::Split { stable: OCHRE.into(), canary: TEAL.into(), weight: 5 });
+    };
+    assert_eq!(broken(&sim, keep), "WeightBound");
+    let mut full = sim.clone();
+    let answer =
+        |number: i32| crate::api::Answer { uid: format!("u{number}"), ..sim.decide().state.answers[0].clone() };
+    full.state.answers = (0..32).map(answer).collect();
+    let unheard = |step: &mut Step| step.state = full.state.clone();
+    assert_eq!(broken(&full, unheard), "kept", "one of so many has to wait");
 }
 
 #[test]
@@ -226,6 +236,11 @@ fn a_soak_that_takes_pods_from_the_revision_before_is_refused() {
     assert_eq!(broken(&sim, |_| {}), "kept");
     assert_eq!(broken(&sim, |step| step.wanted.sizes.extend([(OCHRE.to_owned(), 3)])), "WayBack");
     assert_eq!(broken(&sim, |step| step.state.stable = None), "WayBack");
+    let trust = |step: &mut Step| {
+        let since = launch(step).started_at;
+        step.state.trusted.push(crate::api::TrustedRevision { revision: TEAL.into(), since });
+    };
+    assert_eq!(broken(&sim, trust), "WayBack");
 }
 
 #[test]
