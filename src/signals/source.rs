@@ -31,7 +31,7 @@ pub struct Source {
     pub timeout: Duration,
     /// File with a bearer token, read for each query so that rotation needs no restart.
     pub bearer_token_file: Option<PathBuf>,
-    /// File with the PEM certificates that are trusted instead of the system's.
+    /// File with the PEM certificates that are trusted; an https url needs it, for the image has none.
     pub ca_file: Option<PathBuf>,
 }
 
