@@ -255,6 +255,13 @@ fn pods_that_go_while_runs_may_be_under_way_are_refused() {
     let none = Measured { verdict: Verdict::Pass, message: "0".into(), sampled_at: after(sim.now, seconds(15)) };
     sim.now = after(sim.now, seconds(15));
     assert_eq!(broken(&sim, bare), "RunsFinish", "nobody measured it");
+    let since = sim.state.retiring[0].since;
+    let early = Measured { sampled_at: after(since, seconds(5)), ..none.clone() };
+    let runs = Measured { verdict: Verdict::Fail, ..none.clone() };
+    for (what, measured) in [("its last requests may be on their way", early), ("they run", runs)] {
+        sim.seen.measured.insert(CheckName::Drained(TEAL.into()), measured);
+        assert_eq!(broken(&sim, bare), "RunsFinish", "{what}");
+    }
     sim.seen.measured.insert(CheckName::Drained(TEAL.into()), none);
     assert_eq!(broken(&sim, bare), "kept");
 }
